@@ -1,0 +1,42 @@
+#pragma once
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <nlohmann/json_fwd.hpp>
+#include <string>
+#include <string_view>
+
+namespace qnext {
+
+/// What one rendering may cost; beyond it, rendering stops with an Error that names the limit.
+struct TemplateLimits {
+  int64_t steps = 5'000'000;          ///< evaluated nodes and loop iterations
+  int64_t output_bytes = 64 << 20;    ///< of the output and of every intermediate string
+  int32_t depth = 200;                ///< nesting of statements, expressions, macro calls and data
+  int64_t template_bytes = 1 << 20;   ///< of the template's source
+};
+
+/// A chat template: the Jinja subset that model files use, interpreted. It sees the given variables and nothing else:
+/// there are no host objects, imports, includes or attribute access beyond the keys of data and the string/list/dict
+/// methods listed in template.cc. Equal to jinja2's ImmutableSandboxedEnvironment(trim_blocks=True,
+/// lstrip_blocks=True, extensions=[loopcontrols]) with transformers' tojson, raise_exception and strftime_now.
+class ChatTemplate {
+ public:
+  /// Parses. Throws FileError ("FILE: template line N: expected ..., found ...") for a construct it lacks.
+  static ChatTemplate parse(std::string source, const std::string& file, const TemplateLimits& limits = {});
+  ChatTemplate(ChatTemplate&&) noexcept;
+  ChatTemplate& operator=(ChatTemplate&&) noexcept;
+  ~ChatTemplate();
+
+  /// Renders with the keys of `variables` (an ordered JSON object: messages, tools, add_generation_prompt, ...) as
+  /// globals. Throws Error for raise_exception (with its text), undefined operations, and exceeded limits.
+  /// Thread-safe: rendering never changes the template.
+  std::string render(const nlohmann::ordered_json& variables) const;
+
+ private:
+  struct Impl;
+  explicit ChatTemplate(std::unique_ptr<Impl> impl);
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace qnext

@@ -1,0 +1,66 @@
+#pragma once
+#include <filesystem>
+#include <map>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/mapped_file.h"
+#include "tensor/dtype.h"
+
+namespace qnext {
+
+/// One tensor of a file: a view into the mapping. dtype is empty for element types the project does not compute with
+/// (I64, BOOL, ...); dtype_text is the file's own spelling.
+struct FileTensor {
+  std::string name;
+  std::string dtype_text;
+  std::optional<DType> dtype;
+  std::vector<int64_t> shape;
+  std::span<const std::byte> bytes;
+  const std::string* file = nullptr;  ///< the file it came from, for messages; lives as long as its owner
+};
+
+/// Parses a safetensors header. `bytes` is the whole file, `file` its name for messages.
+///   file := u64 header_size (little endian) | header (JSON object, header_size bytes) | data
+///   header := { name: {"dtype": D, "shape": [..], "data_offsets": [begin, end]}, ..., "__metadata__": {str: str} }
+/// Checked before anything is allocated by a number from the file: header_size <= 100 MB and inside the file; names
+/// unique; shape x dtype equal to end - begin (no overflow); offsets inside the data, without overlap and without
+/// holes; data not longer than the last tensor. Throws FileError. The views point into `bytes`.
+std::vector<FileTensor> parse_safetensors(std::span<const std::byte> bytes, const std::string& file);
+
+/// All tensors of a Hugging Face model directory: `model.safetensors`, or the shards that
+/// `model.safetensors.index.json` names, mapped. Throws FileError/Error for a missing shard, an index entry whose file
+/// lacks the tensor, a tensor in two shards, a shard name that leaves the directory.
+class SafetensorsCheckpoint {
+ public:
+  explicit SafetensorsCheckpoint(const std::filesystem::path& directory);
+
+  const std::map<std::string, FileTensor, std::less<>>& tensors() const { return tensors_; }
+  const FileTensor* find(std::string_view name) const;
+  const std::filesystem::path& directory() const { return directory_; }
+  /// Sum of the sizes of all files.
+  int64_t file_bytes() const;
+
+ private:
+  std::filesystem::path directory_;
+  std::vector<std::unique_ptr<std::string>> file_names_;
+  std::vector<MappedFile> files_;
+  std::map<std::string, FileTensor, std::less<>> tensors_;
+};
+
+/// A tensor to be written.
+struct TensorToWrite {
+  std::string name;
+  std::string dtype_text;  ///< "F32", "BF16", "I64", ...
+  std::vector<int64_t> shape;
+  std::span<const std::byte> bytes;
+};
+
+/// Writes one safetensors file: to a temporary name beside it, synced, then renamed. Throws Error.
+void write_safetensors(const std::filesystem::path& path, std::span<const TensorToWrite> tensors,
+                       const std::map<std::string, std::string>& metadata = {});
+
+}  // namespace qnext

@@ -1,0 +1,97 @@
+#pragma once
+#include <deque>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <variant>
+#include <vector>
+
+#include "formats/safetensors.h"
+#include "model/config.h"
+#include "tensor/matrix.h"
+
+namespace qnext {
+
+// The parameters of the model, typed. Shapes in comments: D hidden, Hk/Hv key/value heads of DeltaNet with dims K and V,
+// H/Hkv query/KV heads of attention with dim A, E experts of width F.
+
+struct GatedDeltaNetWeights {
+  Matrix q, k;     ///< [Hk*K, D]
+  Matrix v, z;     ///< [Hv*V, D]; z is the output gate
+  Matrix b, a;     ///< [Hv, D]; b: write strength, a: decay
+  Vector conv;     ///< [2*Hk*K + Hv*V, kernel], channels q | k | v, the last tap meets the current token
+  Vector a_log;    ///< [Hv]
+  Vector dt_bias;  ///< [Hv]
+  Vector norm;     ///< [V], plain gain (1 is neutral), shared by all heads
+  Matrix out;      ///< [D, Hv*V]
+};
+
+struct GatedAttentionWeights {
+  Matrix q, gate;         ///< [H*A, D]
+  Matrix k, v;            ///< [Hkv*A, D]
+  Vector q_norm, k_norm;  ///< [A], zero-centred gain
+  Matrix out;             ///< [D, H*A]
+};
+
+/// SwiGLU: down(silu(gate x) * up x). A dense layer, the shared expert, and each routed expert.
+struct MlpWeights {
+  Matrix gate, up;  ///< [F, D]
+  Matrix down;      ///< [D, F]
+};
+
+struct MoeWeights {
+  Matrix router;                    ///< [E, D]
+  std::vector<MlpWeights> experts;  ///< E
+  MlpWeights shared;
+  Matrix shared_gate;               ///< [1, D]
+};
+
+struct LayerWeights {
+  Vector input_norm;           ///< [D], zero-centred
+  std::variant<GatedDeltaNetWeights, GatedAttentionWeights> mixer;
+  Vector post_attention_norm;  ///< [D], zero-centred
+  std::variant<MoeWeights, MlpWeights> mlp;
+};
+
+/// Multi-token prediction: one full-attention layer fed with [embedding of the next token ; final-normed hidden].
+struct MtpWeights {
+  Vector embedding_norm, hidden_norm;  ///< [D], zero-centred
+  Matrix fc;                           ///< [D, 2D], input embedding | hidden
+  LayerWeights layer;
+  Vector norm;                         ///< [D], zero-centred
+};
+
+/// All parameters. The matrices are views into the checkpoint's mapped files (kept alive here) or into `owned`.
+struct Weights {
+  Matrix embedding;  ///< [vocab, D]
+  std::vector<LayerWeights> layers;
+  Vector final_norm;  ///< [D], zero-centred
+  Matrix lm_head;     ///< [vocab, D]; the embedding when tied
+  std::optional<MtpWeights> mtp;
+
+  std::shared_ptr<const SafetensorsCheckpoint> checkpoint;
+  std::deque<std::vector<std::byte>> owned_bytes;   ///< matrices whose file layout could not be mapped
+  std::deque<std::vector<float>> owned_floats;      ///< vectors and fp8 scales
+};
+
+/// The one function that knows checkpoint names. Finds every parameter of `config` in `checkpoint`, in any of the
+/// published spellings (per-expert or fused experts, fused or split DeltaNet projections, bf16/f16/f32 or fp8 with
+/// 128x128 block scales), checks shape and dtype, undoes interleavings by row selection, and refuses tensors that are
+/// missing or left over. MTP tensors are optional as a group. Throws FileError (tensor, file, expected, found).
+Weights bind_weights(const ModelConfig& config, std::shared_ptr<const SafetensorsCheckpoint> checkpoint);
+
+/// Visits every parameter under its Hugging Face name (interleaved tensors under suffixes: "...in_proj_qkvz.q").
+struct ParameterVisitor {
+  std::function<void(const std::string& name, const Matrix&)> matrix;
+  std::function<void(const std::string& name, const Vector&)> vector;
+};
+void for_each_parameter(const Weights& weights, const ParameterVisitor& visit);
+
+/// Parameters in total, and those one decoded token touches (all but the embedding table and the experts not chosen).
+struct ParameterCount {
+  int64_t total = 0, active = 0;
+};
+ParameterCount count_parameters(const ModelConfig& config, const Weights& weights);
+
+}  // namespace qnext

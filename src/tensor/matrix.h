@@ -1,0 +1,54 @@
+#pragma once
+#include <cstddef>
+#include <cstdint>
+
+#include "tensor/dtype.h"
+
+namespace qnext {
+
+/// A weight matrix [rows, cols], row-major, wherever it lies: usually inside a mapped file. A linear layer computes
+/// y = x Wᵀ. Copying a Matrix copies the view, never the elements.
+///
+/// The rows may be a regular selection of the physical rows of a larger tensor, so that q, k, v, z that a checkpoint
+/// interleaves head by head (in_proj_qkvz), or query and gate (q_proj), are plain matrices without a copy:
+///   logical row r  ->  physical row  row_offset + (r / row_block) * row_block_stride + r % row_block
+struct Matrix {
+  DType dtype = DType::kF32;
+  int64_t rows = 0, cols = 0;
+  const std::byte* data = nullptr;  ///< physical row 0, aligned to the dtype
+  int64_t row_offset = 0;
+  int64_t row_block = 1;
+  int64_t row_block_stride = 1;
+  /// F8_E4M3 only: element (physical row p, column c) is multiplied by block_scales[p / 128 * scale_cols + c / 128].
+  const float* block_scales = nullptr;
+  int64_t scale_cols = 0;
+
+  int64_t physical_row(int64_t r) const { return row_offset + r / row_block * row_block_stride + r % row_block; }
+  const std::byte* row(int64_t r) const { return data + physical_row(r) * cols * dtype_size(dtype); }
+  /// One element as float, scales applied. For tests, the reference and other slow paths.
+  float at(int64_t r, int64_t c) const {
+    const float value = load_as_f32(row(r), dtype, c);
+    return block_scales == nullptr ? value : value * block_scales[physical_row(r) / 128 * scale_cols + c / 128];
+  }
+  bool empty() const { return data == nullptr; }
+  int64_t bytes() const { return rows * cols * dtype_size(dtype); }
+
+  /// The rows [offset + i * stride, offset + i * stride + block) for i = 0 .. count-1 of this (un-selected) matrix.
+  Matrix select_rows(int64_t offset, int64_t block, int64_t stride, int64_t count) const {
+    Matrix m = *this;
+    m.rows = block * count;
+    m.row_offset = row_offset + offset;
+    m.row_block = block;
+    m.row_block_stride = stride;
+    return m;
+  }
+};
+
+/// A small float32 parameter vector (norm gains, gates, conv taps), converted once when the model is opened.
+struct Vector {
+  const float* data = nullptr;
+  int64_t size = 0;
+  const float& operator[](int64_t i) const { return data[i]; }
+};
+
+}  // namespace qnext
