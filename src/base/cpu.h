@@ -1,0 +1,23 @@
+#pragma once
+#include <optional>
+#include <string_view>
+#include <vector>
+
+namespace qnext {
+
+/// Instruction sets that kernels are compiled for, weakest first.
+enum class Isa { kScalar, kAvx2, kAvx512 };
+
+std::string_view isa_name(Isa isa);  ///< "scalar", "avx2", "avx512"
+std::optional<Isa> isa_from_name(std::string_view name);
+
+/// The best instruction set that the CPU has and the operating system saves (CPUID and XGETBV, never a model number).
+Isa detect_isa();
+/// detect_isa(), or what the environment variable QNEXT_ISA forces. Throws Error when it names an unknown set or one
+/// that this machine lacks.
+Isa chosen_isa();
+
+/// CPUs this process may run on, as it was started (pinning by thread pools does not change the answer).
+const std::vector<int>& allowed_cpus();
+
+}  // namespace qnext
