@@ -70,6 +70,7 @@ Engine::~Engine() = default;
 const ModelConfig& Engine::config() const { return impl_->config; }
 const Weights& Engine::weights() const { return impl_->weights; }
 const MemoryPlan& Engine::plan() const { return impl_->plan; }
+const StateLayout& Engine::layout() const { return impl_->layout; }
 const EngineOptions& Engine::options() const { return impl_->options; }
 std::string_view Engine::backend_name() const { return impl_->backend->name(); }
 
