@@ -108,6 +108,9 @@ std::span<const float> Engine::step(std::span<const Feed> feeds) {
     const auto rows = static_cast<int64_t>(feed.tokens.size());
     m.check_room(*feed.sequence, rows);
     row += rows;
+    if (std::count_if(feeds.begin(), feeds.end(), [&](const Feed& f) { return f.sequence == feed.sequence; }) > 1) {
+      throw Error("step: expected each sequence at most once, found one more than once");
+    }
   }
   if (row > m.options.batch_rows) {
     throw Error(fmt::format("step: expected at most {} rows (batch_rows), found {}", m.options.batch_rows, row));
