@@ -36,7 +36,8 @@ class Tokenizer {
   /// Ids to text: the tokens' bytes joined, invalid UTF-8 replaced by U+FFFD. Ids without a token are skipped.
   std::string decode(const std::vector<int32_t>& ids, bool skip_special = false) const;
 
-  /// The bytes of one token (added tokens: their text); empty for ids that have none.
+  /// The bytes that a token decodes to; empty for ids that have none. For added tokens that is their text (except, as
+  /// in the library, where it consists of the byte-level alphabet's characters alone and these are not all ASCII).
   std::string_view token_bytes(int32_t id) const;
   /// The id of a token given as its text (added tokens) or bytes.
   std::optional<int32_t> token_id(std::string_view text) const;

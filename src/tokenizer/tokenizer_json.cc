@@ -265,9 +265,9 @@ class Parser {
       added_ids.emplace(token.content, token.id);
       added_contents.emplace(token.id, token.content);
     }
-    Vocabulary vocabulary;
     std::string bytes;
     const object entries = as_object(required(model(), "vocab", "model.vocab", "an object"), "model.vocab");
+    Vocabulary vocabulary(entries.size());
     for (const auto [text, value] : entries) {
       const auto field = [&, key = text] { return fmt::format("model.vocab[{}]", quoted(key)); };
       int64_t id = 0;
@@ -313,8 +313,7 @@ class Parser {
     for (const element item : merges) {
       const auto field = [&, index = i] { return fmt::format("model.merges[{}]", index); };
       ++i;
-      std::string_view parts[2];
-      std::string_view text;
+      std::string_view text, parts[2];
       array pair;
       if (item.get(text) == simdjson::SUCCESS) {
         if (text.starts_with("#version")) continue;  // the first line of merges.txt, as the library skips it
@@ -324,11 +323,8 @@ class Parser {
         }
         parts[0] = text.substr(0, space);
         parts[1] = text.substr(space + 1);
-      } else if (item.get(pair) == simdjson::SUCCESS && pair.size() == 2) {
-        parts[0] = as_string(pair.at(0), field());
-        parts[1] = as_string(pair.at(1), field());
-      } else {
-        fail(field(), "a string or an array of two", describe(item));
+      } else if (item.get(pair) || pair.size() != 2 || pair.at(0).get(parts[0]) || pair.at(1).get(parts[1])) {
+        fail(field(), "a string or two strings", describe(item));
       }
       bytes.clear();
       const auto token = [&](std::string_view part, size_t from) {
