@@ -226,7 +226,7 @@ std::vector<std::pair<std::string, std::string>> parse_safetensors_index(std::st
   std::unordered_set<std::string_view> names;
   names.reserve(weight_map.size());
   for (const auto& [name, value] : weight_map) {
-    const auto field = [name = name] { return fmt::format("weight_map {}", qnext::quoted(name, 200)); };
+    const auto field = [tensor = name] { return fmt::format("weight_map {}", qnext::quoted(tensor, 200)); };
     std::string_view shard;
     if (value.get(shard)) throw FileError(file, field(), "a file name", describe(value));
     // Only files of the directory itself: an index must not make us read (and report about) others.
