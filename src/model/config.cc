@@ -317,7 +317,7 @@ GenerationConfig parse_generation_config(std::string_view json, const std::strin
 GenerationConfig load_generation_config(const std::filesystem::path& directory) {
   const std::filesystem::path path = directory / "generation_config.json";
   std::error_code ignored;
-  if (!std::filesystem::exists(path, ignored)) return {};
+  if (std::filesystem::status(path, ignored).type() == std::filesystem::file_type::not_found) return {};
   return parse_generation_config(read_text_file(path, kMaxFileBytes), path.string());
 }
 

@@ -29,7 +29,8 @@ class Tokenizer {
   ~Tokenizer();
 
   /// Text to ids, appended to `ids`. Text may be any bytes: invalid UTF-8 is replaced as the `tokenizers` library's
-  /// callers do (U+FFFD per maximal invalid subpart, as Python's errors="replace").
+  /// callers do (U+FFFD per maximal invalid subpart, as Python's errors="replace"). Throws Error for more than 1 GiB,
+  /// or when the file's own split pattern (not Qwen's) exceeds PCRE2's limits on this text.
   void encode(std::string_view text, std::vector<int32_t>& ids, SpecialTokens special = SpecialTokens::kParse) const;
   std::vector<int32_t> encode(std::string_view text, SpecialTokens special = SpecialTokens::kParse) const;
 
