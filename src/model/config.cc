@@ -61,8 +61,9 @@ void check_architecture(const JsonFields& config, const std::string& file) {
     return;
   }
   const std::string expected = "[\"Qwen3NextForCausalLM\"]";
-  if (architectures->dump() != expected)
-    throw FileError(file, "architectures", expected, qnext::quoted(architectures->dump()));
+  if (const std::string found = architectures->dump(); found != expected) {
+    throw FileError(file, "architectures", expected, qnext::quoted(found));
+  }
 }
 
 /// rope_parameters (transformers 5), rope_scaling (before) and the top level may each hold a setting; for each
