@@ -1,10 +1,13 @@
 #pragma once
+#include <cstdint>
 #include <filesystem>
 #include <map>
+#include <memory>
 #include <optional>
 #include <span>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "base/mapped_file.h"
@@ -23,17 +26,26 @@ struct FileTensor {
   const std::string* file = nullptr;  ///< the file it came from, for messages; lives as long as its owner
 };
 
+/// Bits of one element of a type of the format ("F32" 32, "I64" 64, "F4" 4, ...), or 0 for a name that is none.
+int64_t safetensors_element_bits(std::string_view dtype);
+
 /// Parses a safetensors header. `bytes` is the whole file, `file` its name for messages.
 ///   file := u64 header_size (little endian) | header (JSON object, header_size bytes) | data
 ///   header := { name: {"dtype": D, "shape": [..], "data_offsets": [begin, end]}, ..., "__metadata__": {str: str} }
 /// Checked before anything is allocated by a number from the file: header_size <= 100 MB and inside the file; names
 /// unique; shape x dtype equal to end - begin (no overflow); offsets inside the data, without overlap and without
-/// holes; data not longer than the last tensor. Throws FileError. The views point into `bytes`.
+/// holes; data not longer than the last tensor. Throws FileError. The views point into `bytes`, and every tensor's
+/// `file` at `file`: both must outlive the result.
 std::vector<FileTensor> parse_safetensors(std::span<const std::byte> bytes, const std::string& file);
 
-/// All tensors of a Hugging Face model directory: `model.safetensors`, or the shards that
-/// `model.safetensors.index.json` names, mapped. Throws FileError/Error for a missing shard, an index entry whose file
-/// lacks the tensor, a tensor in two shards, a shard name that leaves the directory.
+/// Parses the text of a model.safetensors.index.json into (tensor, shard file name) pairs. Every shard is a plain
+/// name: it cannot leave the directory. Throws FileError.
+std::vector<std::pair<std::string, std::string>> parse_safetensors_index(std::string_view json,
+                                                                         const std::string& file);
+
+/// All tensors of a Hugging Face model directory: `model.safetensors`, or without one the shards that
+/// `model.safetensors.index.json` names, mapped. Throws FileError/Error for a missing shard, an index entry whose
+/// file lacks the tensor, a tensor in two shards, a shard name that leaves the directory.
 class SafetensorsCheckpoint {
  public:
   explicit SafetensorsCheckpoint(const std::filesystem::path& directory);
@@ -45,6 +57,8 @@ class SafetensorsCheckpoint {
   int64_t file_bytes() const;
 
  private:
+  const std::string* add_file(const std::filesystem::path& path);
+
   std::filesystem::path directory_;
   std::vector<std::unique_ptr<std::string>> file_names_;
   std::vector<MappedFile> files_;
@@ -59,7 +73,9 @@ struct TensorToWrite {
   std::span<const std::byte> bytes;
 };
 
-/// Writes one safetensors file: to a temporary name beside it, synced, then renamed. Throws Error.
+/// Writes one safetensors file: to a temporary name beside it, synced, then renamed, so that the name holds the old
+/// file or the whole new one. Data is ordered by falling element size (then as given), which aligns every tensor in a
+/// mapping. Names must be unique and bytes of the size of the shape. Throws Error when the file cannot be written.
 void write_safetensors(const std::filesystem::path& path, std::span<const TensorToWrite> tensors,
                        const std::map<std::string, std::string>& metadata = {});
 

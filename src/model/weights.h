@@ -7,6 +7,7 @@
 #include <variant>
 #include <vector>
 
+#include "backend/backend.h"
 #include "formats/safetensors.h"
 #include "model/config.h"
 #include "tensor/matrix.h"
@@ -32,12 +33,6 @@ struct GatedAttentionWeights {
   Matrix k, v;            ///< [Hkv*A, D]
   Vector q_norm, k_norm;  ///< [A], zero-centred gain
   Matrix out;             ///< [D, H*A]
-};
-
-/// SwiGLU: down(silu(gate x) * up x). A dense layer, the shared expert, and each routed expert.
-struct MlpWeights {
-  Matrix gate, up;  ///< [F, D]
-  Matrix down;      ///< [D, F]
 };
 
 struct MoeWeights {

@@ -47,6 +47,7 @@ class Engine {
   const Weights& weights() const;
   const MemoryPlan& plan() const;
   const EngineOptions& options() const;  ///< with defaults filled in (context, threads, isa)
+  std::string_view backend_name() const;
 
   std::unique_ptr<Sequence> create_sequence();
 
@@ -56,16 +57,17 @@ class Engine {
   /// Error naming the layer when a value stops being finite (the sequences are then unusable until reset()).
   std::span<const float> step(std::span<const Feed> feeds);
 
-  /// Final-normed hidden states [rows, hidden_size] of every row of the last step.
-  std::span<const float> last_hidden() const;
+  /// Final-normed hidden states [rows, hidden_size] of every row of the last step (after mtp_step: mtp.norm's output, the
+  /// input of a further draft). Lives until the next call.
+  Rows last_hidden() const;
 
   /// The MTP module on one sequence: row i combines next_tokens[i] with hidden[i] (final-normed, of the position before
-  /// it) at the module's own next position, and predicts the token after next_tokens[i]. hidden: [n, hidden_size].
-  /// Returns logits [n, vocab_size]. Requires options().mtp and a model that has the module.
-  std::span<const float> mtp_step(Sequence& sequence, std::span<const int32_t> next_tokens, std::span<const float> hidden);
+  /// it) at the module's own next position, and predicts the token after next_tokens[i]. hidden: [n, hidden_size], may be
+  /// last_hidden(). Returns logits [n, vocab_size]. Requires options().mtp.
+  std::span<const float> mtp_step(Sequence& sequence, std::span<const int32_t> next_tokens, Rows hidden);
 
   /// Feeds `tokens` in steps of at most `chunk` (0: batch_rows) rows, calling on_logits after each step with the index of
-  /// its first token and its logits (rows as `rows` asks, kLast meaning the last token of all), and on_progress with the
+  /// its first token and its logits (rows as `rows` asks, kLast meaning the last token of all; possibly none), and on_progress with the
   /// number of tokens done. Either function may be empty.
   void prefill(Sequence& sequence, std::span<const int32_t> tokens, LogitRows rows, int64_t chunk,
                const std::function<void(int64_t first, std::span<const float> logits)>& on_logits,
@@ -76,6 +78,7 @@ class Engine {
   std::function<void(int64_t layer, std::span<const float> hidden)> observer;
 
  private:
+  std::span<const float> dense(Rows rows);
   struct Impl;
   std::unique_ptr<Impl> impl_;
 };

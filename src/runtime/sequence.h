@@ -1,10 +1,8 @@
 #pragma once
 #include <cstdint>
-#include <memory>
 #include <vector>
 
 #include "backend/backend.h"
-#include "model/config.h"
 #include "model/state.h"
 
 namespace qnext {
@@ -14,7 +12,7 @@ namespace qnext {
 /// Not thread-safe; used by one Engine at a time. Snapshots and sharing of prefixes will stand here.
 class Sequence {
  public:
-  Sequence(Backend& backend, const ModelConfig& config, const StateLayout& layout);
+  Sequence(Backend& backend, const StateLayout& layout);
 
   int64_t length() const { return state_.length; }  ///< tokens fed so far
   int64_t bytes() const;                            ///< memory it holds now
@@ -23,15 +21,19 @@ class Sequence {
 
   /// Makes room for `tokens` more tokens. Called by the engine before each step.
   void reserve(int64_t tokens);
+  /// False after a step that failed half-way, until reset().
+  bool usable() const { return usable_; }
+  void set_usable(bool usable) { usable_ = usable; }
   SequenceState& state() { return state_; }
   const SequenceState& state() const { return state_; }
 
  private:
   Backend& backend_;
   StateLayout layout_;
-  std::vector<Buffer> kv_blocks_;
+  std::vector<Buffer> kv_slabs_;  ///< each some blocks
   Buffer recurrent_;
   SequenceState state_;
+  bool usable_ = true;
 };
 
 }  // namespace qnext

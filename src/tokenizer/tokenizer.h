@@ -52,8 +52,8 @@ class Tokenizer {
   std::unique_ptr<Impl> impl_;
 };
 
-/// Decoding one token at a time: an incomplete UTF-8 sequence at the end is held back until it is complete or known to
-/// be invalid (then U+FFFD). The concatenation of all next() and the final finish() equals Tokenizer::decode.
+/// Decoding one token at a time: an incomplete UTF-8 sequence at the end is held back until it is complete or known
+/// to be invalid (then U+FFFD). The concatenation of all next() and the final finish() equals Tokenizer::decode.
 class StreamDecoder {
  public:
   explicit StreamDecoder(const Tokenizer& tokenizer, bool skip_special = false)

@@ -1,0 +1,37 @@
+#include <immintrin.h>
+
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <type_traits>
+
+#include "backend/cpu/kernels.h"
+#include "tensor/dtype.h"
+
+#if defined(__clang__)
+#pragma clang attribute push(__attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c,bmi2"))), apply_to = function)
+#else
+#pragma GCC push_options
+#pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c,bmi2")
+#endif
+
+#define QNEXT_ISA_WIDTH 16
+namespace qnext {
+namespace {
+constexpr Isa kIsa = Isa::kAvx512;
+#include "backend/cpu/simd.h"
+#include "backend/cpu/kernels.inl"
+}  // namespace
+
+}  // namespace qnext
+
+#if defined(__clang__)
+#pragma clang attribute pop
+#else
+#pragma GCC pop_options
+#endif
+
+namespace qnext {
+const Kernels& kernels_avx512() { return kTable; }
+
+}  // namespace qnext

@@ -1,0 +1,184 @@
+// Included inside a target region and namespace by kernels_<isa>.cc, once for each instruction set, after every standard
+// header (a standard template first instantiated inside a target region would leak its instructions into the whole
+// program). QNEXT_ISA_WIDTH is 1, 8 or 16 floats. Deliberately without an include guard.
+//
+// Vec is a vector of floats (its operators are not friends: g++ 12 gives friends defined in a class no target options); Vec::partial_load(p, n) reads n < kLanes floats and zeroes the rest.
+
+#if QNEXT_ISA_WIDTH == 16
+
+struct Vec {
+  static constexpr int64_t kLanes = 16;
+  __m512 v;
+  static Vec zero() { return {_mm512_setzero_ps()}; }
+  static Vec set(float x) { return {_mm512_set1_ps(x)}; }
+  static Vec load(const float* p) { return {_mm512_loadu_ps(p)}; }
+  static Vec partial_load(const float* p, int64_t n) { return {_mm512_maskz_loadu_ps(mask(n), p)}; }
+  static Vec load_bf16(const uint16_t* p) { return from_bf16(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p))); }
+  static Vec load_f16(const uint16_t* p) {
+    return {_mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)))};
+  }
+  /// E4M3 -> f16 by moving the bits (the exponent is then 8 too small, the multiplication mends that exactly), NaN kept.
+  static Vec load_f8(const uint8_t* p) {
+    const __m256i wide = _mm256_cvtepu8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+    const __m256i magnitude = _mm256_and_si256(wide, _mm256_set1_epi16(0x7F));
+    const __m256i sign = _mm256_slli_epi16(_mm256_and_si256(wide, _mm256_set1_epi16(0x80)), 8);
+    const __m256i nan = _mm256_cmpeq_epi16(magnitude, _mm256_set1_epi16(0x7F));
+    const __m256i half = _mm256_or_si256(_mm256_or_si256(sign, _mm256_slli_epi16(magnitude, 7)),
+                                         _mm256_and_si256(nan, _mm256_set1_epi16(0x7FFF)));
+    return {_mm512_mul_ps(_mm512_cvtph_ps(half), _mm512_set1_ps(256.0f))};
+  }
+  void store(float* p) const { _mm512_storeu_ps(p, v); }
+  void partial_store(float* p, int64_t n) const { _mm512_mask_storeu_ps(p, mask(n), v); }
+  /// Fixed order: halves are added onto each other until one lane is left.
+  float sum() const {
+    const __m256 a = _mm256_add_ps(_mm512_castps512_ps256(v), _mm512_extractf32x8_ps(v, 1));
+    const __m128 b = _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
+    const __m128 c = _mm_add_ps(b, _mm_movehl_ps(b, b));
+    return _mm_cvtss_f32(_mm_add_ss(c, _mm_movehdup_ps(c)));
+  }
+  float max() const { return _mm512_reduce_max_ps(v); }
+  /// The second operand when either is NaN, as the instruction does.
+  static Vec min(Vec a, Vec b) { return {_mm512_min_ps(a.v, b.v)}; }
+  static Vec max(Vec a, Vec b) { return {_mm512_max_ps(a.v, b.v)}; }
+  static Vec fma(Vec a, Vec b, Vec c) { return {_mm512_fmadd_ps(a.v, b.v, c.v)}; }
+  static Vec round(Vec a) { return {_mm512_roundscale_ps(a.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)}; }
+  /// x * 2^n for whole n.
+  static Vec scale2(Vec x, Vec n) { return {_mm512_scalef_ps(x.v, n.v)}; }
+
+ private:
+  static __mmask16 mask(int64_t n) { return static_cast<__mmask16>((1u << n) - 1); }
+  static Vec from_bf16(__m256i bits) {
+    return {_mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(bits), 16))};
+  }
+};
+inline Vec operator+(Vec a, Vec b) { return {_mm512_add_ps(a.v, b.v)}; }
+inline Vec operator-(Vec a, Vec b) { return {_mm512_sub_ps(a.v, b.v)}; }
+inline Vec operator*(Vec a, Vec b) { return {_mm512_mul_ps(a.v, b.v)}; }
+inline Vec operator/(Vec a, Vec b) { return {_mm512_div_ps(a.v, b.v)}; }
+
+#elif QNEXT_ISA_WIDTH == 8
+
+struct Vec {
+  static constexpr int64_t kLanes = 8;
+  __m256 v;
+  static Vec zero() { return {_mm256_setzero_ps()}; }
+  static Vec set(float x) { return {_mm256_set1_ps(x)}; }
+  static Vec load(const float* p) { return {_mm256_loadu_ps(p)}; }
+  static Vec partial_load(const float* p, int64_t n) { return {_mm256_maskload_ps(p, mask(n))}; }
+  static Vec load_bf16(const uint16_t* p) {
+    const __m256i wide = _mm256_cvtepu16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+    return {_mm256_castsi256_ps(_mm256_slli_epi32(wide, 16))};
+  }
+  static Vec load_f16(const uint16_t* p) {
+    return {_mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)))};
+  }
+  /// As the AVX-512 form.
+  static Vec load_f8(const uint8_t* p) {
+    const __m128i wide = _mm_cvtepu8_epi16(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)));
+    const __m128i magnitude = _mm_and_si128(wide, _mm_set1_epi16(0x7F));
+    const __m128i sign = _mm_slli_epi16(_mm_and_si128(wide, _mm_set1_epi16(0x80)), 8);
+    const __m128i nan = _mm_cmpeq_epi16(magnitude, _mm_set1_epi16(0x7F));
+    const __m128i half = _mm_or_si128(_mm_or_si128(sign, _mm_slli_epi16(magnitude, 7)),
+                                      _mm_and_si128(nan, _mm_set1_epi16(0x7FFF)));
+    return {_mm256_mul_ps(_mm256_cvtph_ps(half), _mm256_set1_ps(256.0f))};
+  }
+  void store(float* p) const { _mm256_storeu_ps(p, v); }
+  void partial_store(float* p, int64_t n) const { _mm256_maskstore_ps(p, mask(n), v); }
+  float sum() const {
+    const __m128 b = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
+    const __m128 c = _mm_add_ps(b, _mm_movehl_ps(b, b));
+    return _mm_cvtss_f32(_mm_add_ss(c, _mm_movehdup_ps(c)));
+  }
+  float max() const {
+    const __m128 b = _mm_max_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
+    const __m128 c = _mm_max_ps(b, _mm_movehl_ps(b, b));
+    return _mm_cvtss_f32(_mm_max_ss(c, _mm_movehdup_ps(c)));
+  }
+  static Vec min(Vec a, Vec b) { return {_mm256_min_ps(a.v, b.v)}; }
+  static Vec max(Vec a, Vec b) { return {_mm256_max_ps(a.v, b.v)}; }
+  static Vec fma(Vec a, Vec b, Vec c) { return {_mm256_fmadd_ps(a.v, b.v, c.v)}; }
+  static Vec round(Vec a) { return {_mm256_round_ps(a.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)}; }
+  /// x * 2^n in two steps, so that n from -252 to 254 neither over- nor underflows in between.
+  static Vec scale2(Vec x, Vec n) {
+    const __m256i whole = _mm256_cvtps_epi32(n.v);
+    const __m256i half = _mm256_srai_epi32(whole, 1);
+    const __m256i rest = _mm256_sub_epi32(whole, half);
+    return {_mm256_mul_ps(_mm256_mul_ps(x.v, power2(half).v), power2(rest).v)};
+  }
+
+ private:
+  static __m256i mask(int64_t n) {
+    return _mm256_cmpgt_epi32(_mm256_set1_epi32(static_cast<int>(n)), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+  }
+  static Vec power2(__m256i n) {
+    return {_mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(n, _mm256_set1_epi32(127)), 23))};
+  }
+};
+inline Vec operator+(Vec a, Vec b) { return {_mm256_add_ps(a.v, b.v)}; }
+inline Vec operator-(Vec a, Vec b) { return {_mm256_sub_ps(a.v, b.v)}; }
+inline Vec operator*(Vec a, Vec b) { return {_mm256_mul_ps(a.v, b.v)}; }
+inline Vec operator/(Vec a, Vec b) { return {_mm256_div_ps(a.v, b.v)}; }
+
+#else
+
+struct Vec {
+  static constexpr int64_t kLanes = 1;
+  float v;
+  static Vec zero() { return {0.0f}; }
+  static Vec set(float x) { return {x}; }
+  static Vec load(const float* p) { return {*p}; }
+  static Vec partial_load(const float*, int64_t) { return {0.0f}; }
+  static Vec load_bf16(const uint16_t* p) { return {bf16_to_f32(*p)}; }
+  static Vec load_f16(const uint16_t* p) { return {f16_to_f32(*p)}; }
+  static Vec load_f8(const uint8_t* p) { return {f8e4m3_to_f32(*p)}; }
+  void store(float* p) const { *p = v; }
+  void partial_store(float*, int64_t) const {}
+  float sum() const { return v; }
+  float max() const { return v; }
+  static Vec min(Vec a, Vec b) { return {a.v < b.v ? a.v : b.v}; }
+  static Vec max(Vec a, Vec b) { return {a.v > b.v ? a.v : b.v}; }
+  static Vec fma(Vec a, Vec b, Vec c) { return {a.v * b.v + c.v}; }
+  static Vec round(Vec a) { return {std::nearbyint(a.v)}; }
+  static Vec scale2(Vec x, Vec n) { return n.v == n.v ? Vec{std::ldexp(x.v, static_cast<int>(n.v))} : n; }
+};
+inline Vec operator+(Vec a, Vec b) { return {a.v + b.v}; }
+inline Vec operator-(Vec a, Vec b) { return {a.v - b.v}; }
+inline Vec operator*(Vec a, Vec b) { return {a.v * b.v}; }
+inline Vec operator/(Vec a, Vec b) { return {a.v / b.v}; }
+
+#endif
+
+/// e^x, relative error below 2e-7 (subnormal results have fewer bits); 0 below -104, infinity above 88.72, NaN of NaN.
+/// Cody-Waite reduction to |r| <= ln(2)/2, then a degree-6 polynomial (Cephes expf).
+inline Vec exp(Vec x) {
+  const Vec clamped = Vec::max(Vec::set(-104.0f), Vec::min(Vec::set(89.0f), x));  // min and max keep a NaN second
+  const Vec n = Vec::round(clamped * Vec::set(1.44269504088896341f));
+  Vec r = Vec::fma(n, Vec::set(-0.693359375f), clamped);
+  r = Vec::fma(n, Vec::set(2.12194440e-4f), r);
+  Vec p = Vec::set(1.9875691500e-4f);
+  p = Vec::fma(p, r, Vec::set(1.3981999507e-3f));
+  p = Vec::fma(p, r, Vec::set(8.3334519073e-3f));
+  p = Vec::fma(p, r, Vec::set(4.1665795894e-2f));
+  p = Vec::fma(p, r, Vec::set(1.6666665459e-1f));
+  p = Vec::fma(p, r, Vec::set(5.0000001201e-1f));
+  p = Vec::fma(p, r * r, r) + Vec::set(1.0f);
+  return Vec::scale2(p, n);
+}
+inline Vec sigmoid(Vec x) { return Vec::set(1.0f) / (Vec::set(1.0f) + exp(Vec::zero() - x)); }
+inline Vec silu(Vec x) { return x / (Vec::set(1.0f) + exp(Vec::zero() - x)); }
+
+/// Calls body(offset, lanes) over [0, n): whole vectors, then one partial vector.
+template <typename Body>
+inline void for_lanes(int64_t n, Body&& body) {
+  int64_t i = 0;
+  for (; i + Vec::kLanes <= n; i += Vec::kLanes) body(i, Vec::kLanes);
+  if (i < n) body(i, n - i);
+}
+inline Vec load_lanes(const float* p, int64_t n) { return n == Vec::kLanes ? Vec::load(p) : Vec::partial_load(p, n); }
+inline void store_lanes(Vec x, float* p, int64_t n) {
+  if (n == Vec::kLanes) {
+    x.store(p);
+  } else {
+    x.partial_store(p, n);
+  }
+}

@@ -1,0 +1,29 @@
+#pragma once
+#include <span>
+#include <vector>
+
+#include "backend/backend.h"
+#include "model/config.h"
+#include "model/state.h"
+#include "model/weights.h"
+
+namespace qnext {
+
+/// What a gated attention layer computes on the way, T rows.
+struct GatedAttentionActivations {
+  Rows q, gate;  ///< [T, H*A]
+  Rows k, v;     ///< [T, Hkv*A]
+  Rows out;      ///< [T, H*A] softmax(qk)v times sigmoid(gate)
+  std::vector<AttentionSegment> segments;
+
+  GatedAttentionActivations() = default;
+  GatedAttentionActivations(const ModelConfig& config, int64_t max_rows, Arena& arena);
+};
+
+/// y = GatedAttention(x) (docs/model.md, arXiv 2505.06708). x, y [T, D]; cos, sin [T, rope dims / 2]. Appends the rows' keys
+/// and values to the segments' blocks at kv_offset bytes.
+void forward(const ModelConfig& config, const GatedAttentionWeights& weights, const KvLayout& layout, int64_t kv_offset,
+             std::span<const Segment> segments, Rows x, Rows cos, Rows sin, GatedAttentionActivations& act, Rows y,
+             Backend& backend);
+
+}  // namespace qnext

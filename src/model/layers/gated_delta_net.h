@@ -1,0 +1,33 @@
+#pragma once
+#include <span>
+#include <vector>
+
+#include "backend/backend.h"
+#include "model/config.h"
+#include "model/state.h"
+#include "model/weights.h"
+
+namespace qnext {
+
+/// What a Gated DeltaNet layer computes on the way, T rows. One set serves all layers in inference; training keeps one
+/// per layer, or recomputes.
+struct GatedDeltaNetActivations {
+  Rows u;                ///< [T, 2*Hk*K + Hv*V] q | k | v before the convolution
+  Rows qkv;              ///< [T, 2*Hk*K + Hv*V] after convolution and SiLU; q and k then of unit length
+  Rows z;                ///< [T, Hv*V] output gate
+  Rows b, a;             ///< [T, Hv]
+  Rows beta, log_decay;  ///< [T, Hv]
+  Rows out;              ///< [T, Hv*V] read-out, then gated and normalised
+  std::vector<ConvSegment> conv_segments;
+  std::vector<DeltaSegment> delta_segments;
+
+  GatedDeltaNetActivations() = default;
+  GatedDeltaNetActivations(const ModelConfig& config, int64_t max_rows, Arena& arena);
+};
+
+/// y = GatedDeltaNet(x) (docs/model.md, arXiv 2412.06464). x, y [T, D]. Reads and advances the segments' convolution and
+/// recurrent states, which lie at layout.conv_offset[layer] and layout.delta_offset[layer].
+void forward(const ModelConfig& config, const GatedDeltaNetWeights& weights, const StateLayout& layout, int64_t layer,
+             std::span<const Segment> segments, Rows x, GatedDeltaNetActivations& act, Rows y, Backend& backend);
+
+}  // namespace qnext
