@@ -73,11 +73,12 @@ char32_t free_private_use(const std::vector<std::string_view>& texts, size_t cou
       const auto byte = [&](size_t k) { return static_cast<unsigned char>(text[i + k]); };
       if (byte(0) != 0xF4 || byte(1) < 0x80 || byte(1) > 0x8F) continue;  // U+100000 to U+10FFFF
       const char32_t c = 0x100000u | (byte(1) & 15u) << 12 | (byte(2) & 63u) << 6 | (byte(3) & 63u);
-      base = std::max(base, c + 1);
+      if (c >= base) base = c + 1;
     }
   }
   if (base + count > kPrivateUseEnd) {
-    throw Error("the conversation uses private-use characters up to U+10FFFD, which are needed to keep special tokens apart");
+    throw Error(
+        "the conversation uses private-use characters up to U+10FFFD, which are needed to keep special tokens apart");
   }
   return base;
 }

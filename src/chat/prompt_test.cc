@@ -28,7 +28,8 @@ class PromptTest : public testing::Test {
 };
 
 TEST_F(PromptTest, OrdinaryConversationsAreUntouched) {
-  const Json messages{{{"role", "system"}, {"content", "Be brief."}}, user("Gr\xC3\xBC\xC3\x9F < 3 |> \xF0\x9F\x98\x80")};
+  const Json messages{{{"role", "system"}, {"content", "Be brief."}},
+                      user("Gr\xC3\xBC\xC3\x9F < 3 |> \xF0\x9F\x98\x80")};
   const Prompt prompt = render(messages);
   EXPECT_EQ(prompt.text, format.render(messages, nullptr, true, Json::object()));
   EXPECT_TRUE(prompt.typed.empty());

@@ -47,7 +47,8 @@ GenerateResult ChatSession::ask(const std::string& text, const GenerateEvents& e
   messages_.push_back({"user", text});
   try {
     Json messages = Json::array();
-    for (const ChatMessage& message : messages_) messages.push_back({{"role", message.role}, {"content", message.content}});
+    for (const ChatMessage& message : messages_)
+      messages.push_back({{"role", message.role}, {"content", message.content}});
     const Prompt prompt = render_prompt(format_, tokenizer_, messages, nullptr, true, Json::object());
     const std::vector<int32_t> ids = encode(prompt);
     const int64_t read_before = timeline_.read();
@@ -83,7 +84,8 @@ GenerateResult ChatSession::ask(const std::string& text, const GenerateEvents& e
 
 void ChatSession::save(const std::filesystem::path& file) const {
   Json messages = Json::array();
-  for (const ChatMessage& message : messages_) messages.push_back({{"role", message.role}, {"content", message.content}});
+  for (const ChatMessage& message : messages_)
+    messages.push_back({{"role", message.role}, {"content", message.content}});
   std::ofstream out(file, std::ios::binary | std::ios::trunc);
   out << Json{{"messages", messages}}.dump(2, ' ', false, Json::error_handler_t::replace) << '\n';
   if (!out.flush()) throw Error(fmt::format("{}: cannot be written", file.string()));
@@ -93,7 +95,8 @@ void ChatSession::load(const std::filesystem::path& file) {
   const std::string name = file.string();
   const Json json = Json::parse(read_text_file(file, size_t{64} << 20), nullptr, false);
   const Json& list = json.is_object() && json.contains("messages") ? json["messages"] : json;
-  if (!list.is_array()) throw FileError(name, "messages", "an array of messages", json.is_discarded() ? "no JSON" : json.type_name());
+  if (!list.is_array())
+    throw FileError(name, "messages", "an array of messages", json.is_discarded() ? "no JSON" : json.type_name());
   std::vector<ChatMessage> messages;
   for (size_t i = 0; i < list.size(); ++i) {
     const Json& message = list[i];

@@ -24,14 +24,14 @@ struct ChatStatistics {
   double prefill_seconds = 0, decode_seconds = 0;
 };
 
-/// A conversation with a model through its chat format. The model's sequence runs on from turn to turn: as long as the
-/// template renders the growing conversation to a growing text, only the new part is read, and the answers stay the
-/// very tokens that the model sampled (encoding their text again may give others). Where the template changes what came
-/// before (dropped thinking, trimmed answers), the whole prompt is read again and counted in `rereads`.
+/// A conversation with a model through its chat format. The model's sequence runs on from turn to turn: as long as
+/// the template renders the growing conversation to a growing text, only the new part is read, and the answers stay
+/// the very tokens that the model sampled (encoding their text again may give others). Where the template changes
+/// what came before (dropped thinking, trimmed answers), the whole prompt is read again and counted in `rereads`.
 class ChatSession {
  public:
-  ChatSession(TokenModel& model, const Tokenizer& tokenizer, ChatFormat format, Sampler sampler, GenerateOptions options,
-              std::string system);
+  ChatSession(TokenModel& model, const Tokenizer& tokenizer, ChatFormat format, Sampler sampler,
+              GenerateOptions options, std::string system);
 
   /// Adds a message of the user and generates the answer, which is added too. When the prompt was not read to its end
   /// (cancelled) or an Error is thrown, the message is taken back.
@@ -41,8 +41,8 @@ class ChatSession {
   void reset();
   /// The conversation as JSON: {"messages": [{"role", "content"}, ...]}. Throws Error.
   void save(const std::filesystem::path& file) const;
-  /// Replaces the conversation with a saved one (or a bare array of messages). Throws Error and changes nothing when the
-  /// file is not such a conversation.
+  /// Replaces the conversation with a saved one (or a bare array of messages). Throws Error and changes nothing when
+  /// the file is not such a conversation.
   void load(const std::filesystem::path& file);
 
   const std::vector<ChatMessage>& messages() const { return messages_; }

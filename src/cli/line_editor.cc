@@ -26,11 +26,12 @@ struct LineEditor::Terminal {
     ::history(history, &event, H_SETSIZE, 1000);
     ::history(history, &event, H_SETUNIQUE, 1);
     el_set(edit, EL_CLIENTDATA, this);
-    el_set(edit, EL_PROMPT, +[](EditLine* self) -> char* {
-      Terminal* terminal = nullptr;
-      el_get(self, EL_CLIENTDATA, &terminal);
-      return terminal->prompt.data();
-    });
+    el_set(
+        edit, EL_PROMPT, +[](EditLine* self) -> char* {
+          Terminal* terminal = nullptr;
+          el_get(self, EL_CLIENTDATA, &terminal);
+          return terminal->prompt.data();
+        });
     el_set(edit, EL_EDITOR, "emacs");
     el_set(edit, EL_SIGNAL, 0);  // Ctrl-C belongs to catch_interrupts()
     el_set(edit, EL_HIST, ::history, history);

@@ -93,8 +93,9 @@ fs::path find_model(const std::string& typed) {
       if (above == above.root_path()) break;
     }
   }
-  throw Error("no model: give --model DIR or set QNEXT_MODEL (models/starter was looked for above the program's and the "
-              "current directory)");
+  throw Error(
+      "no model: give --model DIR or set QNEXT_MODEL (models/starter was looked for above the program's and the "
+      "current directory)");
 }
 
 std::unique_ptr<Engine> open_engine(const fs::path& model, const ModelOptions& options, const EngineNeeds& needs) {

@@ -25,8 +25,8 @@ void add_model_option(CLI::App& app, ModelOptions& options);
 /// --threads, --kv and --memory-limit.
 void add_engine_options(CLI::App& app, ModelOptions& options);
 
-/// The model directory: `typed`, or QNEXT_MODEL, or models/starter beside the program or in a directory above it or the
-/// current one. Throws Error that says where it looked.
+/// The model directory: `typed`, or QNEXT_MODEL, or models/starter beside the program or in a directory above it or
+/// the current one. Throws Error that says where it looked.
 std::filesystem::path find_model(const std::string& typed);
 
 /// "10M", "1.5G", "512MiB": binary units; a plain number is bytes. Throws Error.
@@ -37,7 +37,7 @@ struct EngineNeeds {
   int64_t tokens = 0;      ///< tokens of context it will certainly use, so that memory is checked for them beforehand
   int64_t batch_rows = 0;  ///< 0: the engine's default
   bool mtp = false;
-  bool quiet = false;      ///< say nothing on stderr
+  bool quiet = false;  ///< say nothing on stderr
 };
 
 /// Opens the model. Throws Error when options.context is more than the model was made for.

@@ -91,7 +91,8 @@ struct Talker {
 /// Streams text to stdout and progress to stderr, and lets Ctrl-C cancel.
 class Watcher {
  public:
-  Watcher(const RunOptions& options) : print_(!options.json), progress_("reading the prompt", "tokens", !options.quiet) {}
+  Watcher(const RunOptions& options)
+      : print_(!options.json), progress_("reading the prompt", "tokens", !options.quiet) {}
 
   GenerateEvents events() {
     GenerateEvents events;
@@ -126,15 +127,20 @@ void explain(const GenerateResult& result, const RunOptions& options, int64_t co
 }
 
 void print_summary(const ChatStatistics& s, const Talker& talker) {
-  const std::string reused = s.prompt_tokens_reused > 0 ? fmt::format(" (and {} reused)", format_count(s.prompt_tokens_reused)) : "";
-  fmt::print(stderr, "[prompt: {} tokens{}, {}; answer: {} tokens, {}; memory: {} at most, of it {} for the sequence; seed {}]\n",
-             format_count(s.prompt_tokens_read), reused, format_rate(s.prompt_tokens_read, s.prefill_seconds),
-             format_count(s.answer_tokens), format_rate(s.answer_tokens, s.decode_seconds),
-             format_bytes(peak_resident_bytes()), format_bytes(talker.model->sequence().bytes()), talker.sampling.seed);
+  const std::string reused =
+      s.prompt_tokens_reused > 0 ? fmt::format(" (and {} reused)", format_count(s.prompt_tokens_reused)) : "";
+  fmt::print(
+      stderr,
+      "[prompt: {} tokens{}, {}; answer: {} tokens, {}; memory: {} at most, of it {} for the sequence; seed {}]\n",
+      format_count(s.prompt_tokens_read), reused, format_rate(s.prompt_tokens_read, s.prefill_seconds),
+      format_count(s.answer_tokens), format_rate(s.answer_tokens, s.decode_seconds),
+      format_bytes(peak_resident_bytes()), format_bytes(talker.model->sequence().bytes()), talker.sampling.seed);
 }
 
 nlohmann::ordered_json result_json(const GenerateResult& result, const Talker& talker) {
-  const auto rate = [](int64_t tokens, double seconds) { return seconds > 0 ? static_cast<double>(tokens) / seconds : 0; };
+  const auto rate = [](int64_t tokens, double seconds) {
+    return seconds > 0 ? static_cast<double>(tokens) / seconds : 0;
+  };
   const auto answer_tokens = static_cast<int64_t>(result.tokens.size());
   const int64_t prompt_read = result.prompt_tokens - result.reused_tokens;
   nlohmann::ordered_json memory = memory_json(talker.engine->plan());
@@ -226,7 +232,8 @@ class Conversation {
   }
 
   int converse() {
-    if (interactive_ && !options_.quiet) fmt::print(stderr, "{} - /help for help, Ctrl-D to leave\n", talker_.path.string());
+    if (interactive_ && !options_.quiet)
+      fmt::print(stderr, "{} - /help for help, Ctrl-D to leave\n", talker_.path.string());
     if (options_.has_prompt) answer(options_.prompt);
     LineEditor editor(history_path());
     bool leaving = false;
@@ -279,9 +286,11 @@ class Conversation {
   bool obey(const std::string& line) {
     const size_t space = line.find(' ');
     const std::string command = line.substr(0, space);
-    std::string argument = space == std::string::npos ? "" : line.substr(line.find_first_not_of(' ', space) == std::string::npos
-                                                                              ? line.size()
-                                                                              : line.find_first_not_of(' ', space));
+    std::string argument = space == std::string::npos
+                               ? ""
+                               : line.substr(line.find_first_not_of(' ', space) == std::string::npos
+                                                 ? line.size()
+                                                 : line.find_first_not_of(' ', space));
     while (argument.ends_with(' ')) argument.pop_back();
     try {
       if (command == "/exit" || command == "/quit") return false;
@@ -299,8 +308,8 @@ class Conversation {
         } else {
           session_.load(argument);
         }
-        fmt::print(stderr, "[{} messages {} {}]\n", session_.messages().size(), command == "/save" ? "saved to" : "from",
-                   argument);
+        fmt::print(stderr, "[{} messages {} {}]\n", session_.messages().size(),
+                   command == "/save" ? "saved to" : "from", argument);
       } else {
         fmt::print(stderr, "{} is not a command; /help lists them, // begins a message with /\n", command);
       }
@@ -338,17 +347,21 @@ int run(const RunOptions& options) {
 void add_run_command(CLI::App& app, Action& action) {
   CLI::App* command = app.add_subcommand("run", "continue a text, or converse with --chat");
   const auto options = std::make_shared<RunOptions>();
-  const CLI::Option* prompt = command->add_option("PROMPT", options->prompt, "the text to continue, or the first message");
+  const CLI::Option* prompt =
+      command->add_option("PROMPT", options->prompt, "the text to continue, or the first message");
   add_model_option(*command, options->model);
   CLI::Option* chat = command->add_flag("-c,--chat", options->chat, "converse through the model's chat format");
   CLI::Option* single =
       command->add_flag("-1,--single-turn", options->single_turn, "with --chat: answer once and leave")->needs(chat);
   command->add_option("--system", options->system, "with --chat: the system message")->type_name("TEXT")->needs(chat);
   command->add_flag("--plain", options->plain, "special tokens in the prompt are ordinary text")->excludes(chat);
-  command->add_option("--context", options->model.context, "most tokens of prompt and answer; default: what the model allows")
+  command
+      ->add_option("--context", options->model.context,
+                   "most tokens of prompt and answer; default: what the model allows")
       ->check(CLI::PositiveNumber)
       ->type_name("N");
-  command->add_flag("--json", options->json, "print one JSON object: text, tokens, finish_reason, timings, memory, sampling");
+  command->add_flag("--json", options->json,
+                    "print one JSON object: text, tokens, finish_reason, timings, memory, sampling");
   command->add_flag("-q,--quiet", options->quiet, "print the answer alone");
   add_sampling_options(*command, options->sampling);
   add_engine_options(*command, options->model);

@@ -14,16 +14,20 @@ void add_sampling_options(CLI::App& app, TypedSampling& typed) {
   constexpr double kLarge = 1e6;
   add("--temperature", typed.temperature, "higher is more varied; 0 always takes the most likely token",
       CLI::Range(0.0, kLarge), "X");
-  add("--top-k", typed.top_k, "choose among the K most likely tokens; 0: all", CLI::Range(int64_t{0}, int64_t{1} << 31), "K");
-  add("--top-p", typed.top_p, "choose among the fewest most likely tokens that reach probability P", CLI::Range(0.0, 1.0),
+  add("--top-k", typed.top_k, "choose among the K most likely tokens; 0: all",
+      CLI::Range(int64_t{0}, int64_t{1} << 31), "K");
+  add("--top-p", typed.top_p, "choose among the fewest most likely tokens that reach probability P",
+      CLI::Range(0.0, 1.0), "P");
+  add("--min-p", typed.min_p, "drop tokens less than P times as likely as the most likely one", CLI::Range(0.0, 1.0),
       "P");
-  add("--min-p", typed.min_p, "drop tokens less than P times as likely as the most likely one", CLI::Range(0.0, 1.0), "P");
-  add("--repetition-penalty", typed.repetition_penalty, "above 1: tokens already in prompt or answer become less likely",
-      CLI::Range(1e-3, 1e3), "X");
+  add("--repetition-penalty", typed.repetition_penalty,
+      "above 1: tokens already in prompt or answer become less likely", CLI::Range(1e-3, 1e3), "X");
   add("--presence-penalty", typed.presence_penalty, "subtracted from the logits of tokens in the answer",
       CLI::Range(-kLarge, kLarge), "X");
-  add("--frequency-penalty", typed.frequency_penalty, "the same, once per occurrence", CLI::Range(-kLarge, kLarge), "X");
-  app.add_option("--seed", typed.seed, "same seed, prompt and options: same answer; default: random, printed at the end")
+  add("--frequency-penalty", typed.frequency_penalty, "the same, once per occurrence", CLI::Range(-kLarge, kLarge),
+      "X");
+  app.add_option("--seed", typed.seed,
+                 "same seed, prompt and options: same answer; default: random, printed at the end")
       ->type_name("N")
       ->group(group);
   app.add_option("--stop", typed.stop, "end the answer before this text (may be given several times)")
@@ -38,7 +42,8 @@ void add_sampling_options(CLI::App& app, TypedSampling& typed) {
 }
 
 SamplingOptions sampling_options(const TypedSampling& typed, const GenerationConfig& recommended) {
-  const bool says_nothing = !recommended.do_sample && !recommended.temperature && !recommended.top_p && !recommended.top_k;
+  const bool says_nothing =
+      !recommended.do_sample && !recommended.temperature && !recommended.top_p && !recommended.top_k;
   const bool greedy = recommended.do_sample && !*recommended.do_sample;
   SamplingOptions options;
   options.temperature = typed.temperature.value_or(greedy         ? 0.0
@@ -55,7 +60,8 @@ SamplingOptions sampling_options(const TypedSampling& typed, const GenerationCon
   return options;
 }
 
-std::vector<int32_t> stop_ids(const ModelConfig& config, const GenerationConfig& generation, const Tokenizer& tokenizer) {
+std::vector<int32_t> stop_ids(const ModelConfig& config, const GenerationConfig& generation,
+                              const Tokenizer& tokenizer) {
   std::vector<int32_t> ids = config.eos_token_ids;
   ids.insert(ids.end(), generation.eos_token_ids.begin(), generation.eos_token_ids.end());
   for (const char* name : {"<|im_end|>", "<|endoftext|>"}) {

@@ -27,7 +27,8 @@ void add_sampling_options(CLI::App& app, TypedSampling& typed);
 SamplingOptions sampling_options(const TypedSampling& typed, const GenerationConfig& recommended);
 
 /// Tokens that end an answer: those of generation_config.json and config.json, and <|im_end|> and <|endoftext|>.
-std::vector<int32_t> stop_ids(const ModelConfig& config, const GenerationConfig& generation, const Tokenizer& tokenizer);
+std::vector<int32_t> stop_ids(const ModelConfig& config, const GenerationConfig& generation,
+                              const Tokenizer& tokenizer);
 
 nlohmann::ordered_json sampling_json(const SamplingOptions& options);
 

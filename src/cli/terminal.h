@@ -9,9 +9,9 @@
 
 namespace qnext::cli {
 
-std::string format_bytes(int64_t bytes);    ///< "75.4 MiB"
-std::string format_count(int64_t count);    ///< "262,144"
-std::string format_large(int64_t count);    ///< "79.67 B", "3.2 M"; exact below 10,000
+std::string format_bytes(int64_t bytes);                 ///< "75.4 MiB"
+std::string format_count(int64_t count);                 ///< "262,144"
+std::string format_large(int64_t count);                 ///< "79.67 B", "3.2 M"; exact below 10,000
 std::string format_rate(int64_t count, double seconds);  ///< "123/s", "4.56/s"
 
 /// Progress of something countable, on stderr: nothing in the first second, then a line that rewrites itself on a

@@ -21,7 +21,8 @@ class TokenModel {
   virtual int64_t context() const = 0;     ///< most tokens the sequence can hold
   virtual int64_t batch_rows() const = 0;  ///< most tokens of one feed
   virtual void reset() = 0;                ///< forgets every token
-  /// Appends tokens. With `logits`, returns those of the last one, valid until the next call; otherwise an empty span.
+  /// Appends tokens. With `logits`, returns those of the last one, valid until the next call; otherwise an empty
+  /// span.
   virtual std::span<const float> feed(std::span<const int32_t> tokens, bool logits) = 0;
 };
 

@@ -231,12 +231,13 @@ std::pair<std::string, std::optional<std::string>> cut(const std::vector<std::st
 }
 
 TEST(StopStrings, TheResultDoesNotDependOnThePieces) {
-  const std::vector<std::vector<std::string>> stop_sets{
-      {"abcd", "bc"}, {"bc", "abc"}, {"aab"}, {"\n\n", "\n\nx"}, {"xyz", ""}, {}};
+  const std::vector<std::vector<std::string>> stop_sets{{"abcd", "bc"},    {"bc", "abc"}, {"aab"},
+                                                        {"\n\n", "\n\nx"}, {"xyz", ""},   {}};
   for (const auto& stops : stop_sets) {
     for (const std::string_view text : {"aaabcd", "abcd", "aaaaab", "one\n\nxtwo", "", "ab", "xyxyxyz!"}) {
       const auto whole = cut(stops, text, 1000);
-      for (size_t size = 1; size <= text.size(); ++size) EXPECT_EQ(cut(stops, text, size), whole) << text << " " << size;
+      for (size_t size = 1; size <= text.size(); ++size)
+        EXPECT_EQ(cut(stops, text, size), whole) << text << " " << size;
     }
   }
 }

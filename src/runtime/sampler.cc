@@ -65,7 +65,8 @@ void Sampler::gather(std::span<const float> logits) {
     const float logit = logits[id];
     // Also catches NaN, which compares false with everything.
     if (!(logit < std::numeric_limits<float>::infinity())) {
-      throw Error(fmt::format("sampling: the logit of token {} is {}; the model's output cannot be trusted", id, logit));
+      throw Error(
+          fmt::format("sampling: the logit of token {} is {}; the model's output cannot be trusted", id, logit));
     }
     logits_[id] = logit;
   }
@@ -103,7 +104,8 @@ void Sampler::keep_top_k(size_t k) {
       if (logits_[id] != kMasked) candidates_.push_back({logits_[id], static_cast<int32_t>(id)});
     }
     if (k >= candidates_.size()) return;
-    std::nth_element(candidates_.begin(), candidates_.begin() + static_cast<std::ptrdiff_t>(k), candidates_.end(), better);
+    std::nth_element(candidates_.begin(), candidates_.begin() + static_cast<std::ptrdiff_t>(k), candidates_.end(),
+                     better);
     candidates_.resize(k);
     // nth_element leaves an order that differs between libraries; neither the draw nor top_p may see it.
     std::sort(candidates_.begin(), candidates_.end(), better);

@@ -75,7 +75,8 @@ TEST(Sampler, DrawsFollowTheSoftmax) {
     std::map<int32_t, double> expected;
     double total = 0;
     for (const float l : logits) total += std::exp(l / temperature);
-    for (size_t i = 0; i < logits.size(); ++i) expected[static_cast<int32_t>(i)] = std::exp(logits[i] / temperature) / total;
+    for (size_t i = 0; i < logits.size(); ++i)
+      expected[static_cast<int32_t>(i)] = std::exp(logits[i] / temperature) / total;
     const auto counts = histogram({.temperature = temperature, .seed = 42}, logits, 20000);
     // 5 degrees of freedom: 20.5 is exceeded once in a thousand seeds; this seed is fixed.
     EXPECT_LT(chi_square(counts, expected, 20000), 20.5) << "temperature " << temperature;
@@ -166,11 +167,12 @@ TEST(Sampler, HugeLogitsAndTinyTemperaturesAreExact) {
 }
 
 TEST(Sampler, RepetitionPenaltyDividesPositiveAndMultipliesNegativeLogits) {
-  // transformers' RepetitionPenaltyLogitsProcessor, over the prompt and the answer, once however often a token occurs.
+  // transformers' RepetitionPenaltyLogitsProcessor, over the prompt and the answer, once however often a token
+  // occurs.
   Sampler sampler({.temperature = 0, .repetition_penalty = 2}, all_allowed(4));
   sampler.observe_prompt(std::vector<int32_t>{1, 1, 1});
-  EXPECT_EQ(sampler.sample(std::vector<float>{2.1F, 4, 0, 0}), 0);   // 4 / 2 < 2.1
-  EXPECT_EQ(sampler.sample(std::vector<float>{2.1F, 4, 0, 0}), 1);   // 2.1 / 2 < 4 / 2
+  EXPECT_EQ(sampler.sample(std::vector<float>{2.1F, 4, 0, 0}), 0);      // 4 / 2 < 2.1
+  EXPECT_EQ(sampler.sample(std::vector<float>{2.1F, 4, 0, 0}), 1);      // 2.1 / 2 < 4 / 2
   EXPECT_EQ(sampler.sample(std::vector<float>{-1, -1, -1.9F, -9}), 2);  // -1 * 2 < -1.9
   sampler.clear();
   EXPECT_EQ(sampler.sample(std::vector<float>{2.1F, 4, 0, 0}), 1);
@@ -195,9 +197,8 @@ TEST(Sampler, LargeVocabularyAgreesWithAFullSort) {
   for (size_t i = 0; i < n; ++i) logits[i] = static_cast<float>(8 * philox_uniform(9, i));
   std::vector<int32_t> order(n);
   for (size_t i = 0; i < n; ++i) order[i] = static_cast<int32_t>(i);
-  std::sort(order.begin(), order.end(), [&](int32_t a, int32_t b) {
-    return logits[a] > logits[b] || (logits[a] == logits[b] && a < b);
-  });
+  std::sort(order.begin(), order.end(),
+            [&](int32_t a, int32_t b) { return logits[a] > logits[b] || (logits[a] == logits[b] && a < b); });
   for (const SamplingOptions& options :
        {SamplingOptions{.top_k = 20, .seed = 5}, SamplingOptions{.top_k = 5000, .seed = 5},
         SamplingOptions{.top_p = 0.5, .seed = 5}, SamplingOptions{.top_k = 3000, .top_p = 0.9, .seed = 5}}) {

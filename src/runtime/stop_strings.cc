@@ -4,9 +4,7 @@
 
 namespace qnext {
 
-StopStrings::StopStrings(std::vector<std::string> stops) : stops_(std::move(stops)) {
-  std::erase(stops_, "");
-}
+StopStrings::StopStrings(std::vector<std::string> stops) : stops_(std::move(stops)) { std::erase(stops_, ""); }
 
 std::string StopStrings::push(std::string_view piece) {
   if (matched_) return {};

@@ -6,9 +6,9 @@
 
 namespace qnext {
 
-/// Finds stop strings in text that arrives in pieces. Text that may still turn out to be the beginning of a stop string
-/// is held back, so no part of one is ever passed on. The string that is complete first ends the text (of several
-/// complete at the same character, the longest), so the result does not depend on how the text was cut.
+/// Finds stop strings in text that arrives in pieces. Text that may still turn out to be the beginning of a stop
+/// string is held back, so no part of one is ever passed on. The string that is complete first ends the text (of
+/// several complete at the same character, the longest), so the result does not depend on how the text was cut.
 class StopStrings {
  public:
   /// Empty strings are ignored.
