@@ -153,7 +153,6 @@ int logits(const LogitsOptions& options) {
   Scratch main(count * row_bytes, directory), mtp(mtp_count * row_bytes, directory);
   const std::unique_ptr<Sequence> sequence = engine->create_sequence();
   Progress progress("logits", "tokens");
-  std::vector<float> hidden;
   for (int64_t done = 0; done < count; done += chunk) {
     if (interrupted()) throw Error("interrupted; nothing was written");
     const int64_t rows = std::min(chunk, count - done);
@@ -161,10 +160,8 @@ int logits(const LogitsOptions& options) {
     const std::span<const float> out = engine->step({&feed, 1});
     std::memcpy(main.data() + done * config.vocab_size, out.data(), out.size_bytes());
     if (const int64_t slots = std::min(rows, mtp_count - done); slots > 0) {
-      const std::span<const float> states = engine->last_hidden();
-      hidden.assign(states.begin(), states.begin() + slots * config.hidden_size);
       const std::span<const float> mtp_out =
-          engine->mtp_step(*sequence, std::span(tokens).subspan(done + 1, slots), hidden);
+          engine->mtp_step(*sequence, std::span(tokens).subspan(done + 1, slots), engine->last_hidden().first(slots));
       std::memcpy(mtp.data() + done * config.vocab_size, mtp_out.data(), mtp_out.size_bytes());
     }
     progress.update(done + rows, count);

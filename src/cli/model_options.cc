@@ -58,7 +58,7 @@ int64_t parse_size(const std::string& text) {
     const double bytes = std::ldexp(number, static_cast<int>(10 * power));
     if ((unit.empty() || power > 0) && bytes >= 1 && bytes < 0x1p62) return static_cast<int64_t>(bytes);
   }
-  throw Error(fmt::format("expected a size such as 512M or 12G, found {}", quoted(text)));
+  throw Error(fmt::format("expected a size such as 512M or 12G, found {}", qnext::quoted(text)));
 }
 
 namespace {

@@ -82,6 +82,11 @@ void JsonFields::fail(std::string_view key, const std::string& expected) const {
   throw FileError(*file_, prefix_ + std::string(key), expected, value == nullptr ? "nothing" : describe_json(*value));
 }
 
+void JsonFields::fail_item(std::string_view key, size_t index, const std::string& expected) const {
+  throw FileError(*file_, fmt::format("{}{}[{}]", prefix_, key, index), expected,
+                  describe_json(find(key)->at(index)));
+}
+
 std::optional<int64_t> JsonFields::integer(std::string_view key, int64_t min, int64_t max) const {
   const json* value = find(key);
   if (value == nullptr) return std::nullopt;

@@ -35,6 +35,8 @@ class JsonFields {
 
   /// Throws FileError for this field with the value it has.
   [[noreturn]] void fail(std::string_view key, const std::string& expected) const;
+  /// The same for an item of this field, which is a list.
+  [[noreturn]] void fail_item(std::string_view key, size_t index, const std::string& expected) const;
 
  private:
   const nlohmann::json* object_;

@@ -170,14 +170,14 @@ std::vector<LayerKind> parse_layer_types(const JsonFields& config, int64_t num_l
   if (!list->is_array() || static_cast<int64_t>(list->size()) != num_layers) {
     config.fail("layer_types", fmt::format("a list of num_hidden_layers, {}", num_layers));
   }
-  for (const auto& kind : *list) {
+  for (size_t i = 0; i < list->size(); ++i) {
+    const nlohmann::json& kind = (*list)[i];
     if (kind == "linear_attention") {
       kinds.push_back(LayerKind::kLinearAttention);
     } else if (kind == "full_attention" || kind == "attention") {  // the second is SGLang's
       kinds.push_back(LayerKind::kFullAttention);
     } else {
-      config.fail("layer_types",
-                  fmt::format("\"linear_attention\" or \"full_attention\" throughout, not {}", describe_json(kind)));
+      config.fail_item("layer_types", i, "\"linear_attention\" or \"full_attention\"");
     }
   }
   return kinds;
@@ -189,11 +189,11 @@ std::vector<bool> parse_layer_is_moe(const JsonFields& config, int64_t num_layer
   for (int64_t i = 0; i < num_layers; ++i) is_moe[static_cast<size_t>(i)] = num_experts > 0 && (i + 1) % step == 0;
   const nlohmann::json* dense = config.find("mlp_only_layers");
   if (dense == nullptr) return is_moe;
-  const std::string expected = fmt::format("a list of layers from 0 to {}", num_layers - 1);
-  if (!dense->is_array()) config.fail("mlp_only_layers", expected);
-  for (const auto& layer : *dense) {
-    if (!layer.is_number_unsigned() || layer.get<uint64_t>() >= static_cast<uint64_t>(num_layers)) {
-      config.fail("mlp_only_layers", fmt::format("{}, not {}", expected, describe_json(layer)));
+  if (!dense->is_array()) config.fail("mlp_only_layers", "a list of layers");
+  for (size_t i = 0; i < dense->size(); ++i) {
+    const nlohmann::json& layer = (*dense)[i];
+    if (!layer.is_number_unsigned() || layer.get<uint64_t>() >= is_moe.size()) {
+      config.fail_item("mlp_only_layers", i, fmt::format("a layer from 0 to {}", num_layers - 1));
     }
     is_moe[layer.get<size_t>()] = false;
   }
@@ -278,7 +278,10 @@ ModelConfig parse_config(std::string_view json, const std::string& file) {
   c.layer_is_moe = parse_layer_is_moe(config, num_layers, c.num_experts);
   if (c.num_experts > 0) {
     c.num_experts_per_tok = config.integer("num_experts_per_tok", 1, c.num_experts).value_or(10);
-    if (c.num_experts_per_tok > c.num_experts) config.fail("num_experts_per_tok", "at most num_experts");
+    if (c.num_experts_per_tok > c.num_experts) {
+      throw FileError(file, "num_experts_per_tok", fmt::format("at most num_experts, {}", c.num_experts),
+                      fmt::format("nothing, which means {}", c.num_experts_per_tok));
+    }
     c.moe_intermediate_size = config.integer("moe_intermediate_size", 1, kMaxWidth).value_or(512);
     c.shared_expert_intermediate_size = config.integer("shared_expert_intermediate_size", 1, kMaxWidth).value_or(512);
     c.norm_topk_prob = config.boolean("norm_topk_prob").value_or(true);

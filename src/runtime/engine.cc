@@ -70,6 +70,7 @@ Engine::~Engine() = default;
 const ModelConfig& Engine::config() const { return impl_->config; }
 const Weights& Engine::weights() const { return impl_->weights; }
 const MemoryPlan& Engine::plan() const { return impl_->plan; }
+const StateLayout& Engine::layout() const { return impl_->layout; }
 const EngineOptions& Engine::options() const { return impl_->options; }
 std::string_view Engine::backend_name() const { return impl_->backend->name(); }
 
@@ -107,6 +108,9 @@ std::span<const float> Engine::step(std::span<const Feed> feeds) {
     const auto rows = static_cast<int64_t>(feed.tokens.size());
     m.check_room(*feed.sequence, rows);
     row += rows;
+    if (std::count_if(feeds.begin(), feeds.end(), [&](const Feed& f) { return f.sequence == feed.sequence; }) > 1) {
+      throw Error("step: expected each sequence at most once, found one more than once");
+    }
   }
   if (row > m.options.batch_rows) {
     throw Error(fmt::format("step: expected at most {} rows (batch_rows), found {}", m.options.batch_rows, row));

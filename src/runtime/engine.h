@@ -46,6 +46,7 @@ class Engine {
   const ModelConfig& config() const;
   const Weights& weights() const;
   const MemoryPlan& plan() const;
+  const StateLayout& layout() const;     ///< of the sequences it creates
   const EngineOptions& options() const;  ///< with defaults filled in (context, threads, isa)
   std::string_view backend_name() const;
 

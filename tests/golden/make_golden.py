@@ -76,8 +76,8 @@ CASES = {
         tokens=70, dtype="float16", config="v4"),
     "f32": dict(fields=SMALL | dict(rms_norm_eps=1e-3), tokens=50, dtype="float32"),
     "fp8": dict(
-        fields=SMALL | dict(hidden_size=160, linear_key_head_dim=32, linear_value_head_dim=32,
-                            num_experts=4, moe_intermediate_size=40),
+        fields=SMALL | dict(hidden_size=128, linear_key_head_dim=32, linear_value_head_dim=64, num_attention_heads=8,
+                            head_dim=32, num_experts=4, moe_intermediate_size=24),
         tokens=50, dtype="fp8", config="v4"),
     "long": dict(
         fields=SMALL | dict(num_hidden_layers=3, full_attention_interval=3, num_key_value_heads=1),
@@ -178,19 +178,19 @@ class Mtp(nn.Module):
         return model.lm_head(self.norm(x))
 
 
-@torch.no_grad()
-def quantise_fp8(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """[out, in] -> e4m3 elements, one scale per 128x128 block (edge blocks are smaller), and the product of both."""
+def quantise_fp8(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """[out, in] -> e4m3 elements, and one scale per 128x128 block, by which they are to be multiplied. Both sizes
+    must be at most 128 or multiples of it: transformers 5.23 cuts others into equal blocks, not 128s and a rest."""
     rows, cols = weight.shape
+    assert (rows <= 128 or rows % 128 == 0) and (cols <= 128 or cols % 128 == 0), weight.shape
     scale = torch.empty(math.ceil(rows / 128), math.ceil(cols / 128))
-    quantised, product = torch.empty(rows, cols, dtype=torch.float8_e4m3fn), torch.empty(rows, cols)
+    quantised = torch.empty(rows, cols, dtype=torch.float8_e4m3fn)
     for i in range(scale.shape[0]):
         for j in range(scale.shape[1]):
             block = (slice(128 * i, 128 * (i + 1)), slice(128 * j, 128 * (j + 1)))
             scale[i, j] = weight[block].abs().max() / 448
             quantised[block] = (weight[block] / scale[i, j]).to(torch.float8_e4m3fn)
-            product[block] = quantised[block].float() * scale[i, j]
-    return quantised, scale, product
+    return quantised, scale
 
 
 def is_fp8(name: str) -> bool:
@@ -230,15 +230,12 @@ def fuse_experts(state: dict) -> dict:
 
 
 def save_fp8(model: Qwen3NextForCausalLM, directory: Path) -> None:
-    """Quantises in place (the model then computes with what the file says) and writes the file."""
     on_disk = {}
-    for name, tensor in split_experts(model.state_dict()).items():  # views of the model's parameters
+    for name, tensor in split_experts(model.state_dict()).items():
         if is_fp8(name):
-            on_disk[name], on_disk[name + "_scale_inv"], product = quantise_fp8(tensor)
-            tensor.copy_(product)
+            on_disk[name], on_disk[name + "_scale_inv"] = quantise_fp8(tensor)
         else:
             on_disk[name] = tensor.to(torch.bfloat16)
-            tensor.copy_(on_disk[name].float())
     safetensors.torch.save_file(on_disk, directory / "model.safetensors", metadata={"format": "pt"})
     model.config.dtype = torch.bfloat16
     model.config.save_pretrained(directory)
@@ -264,8 +261,7 @@ def build(name: str, case: dict, directory: Path) -> tuple[Qwen3NextForCausalLM,
 
     dtype = case.get("dtype", "bfloat16")
     if dtype == "fp8":
-        with torch.no_grad():
-            save_fp8(model, directory)
+        save_fp8(model, directory)
     else:
         stored = copy.deepcopy(model).to(getattr(torch, dtype))
         stored.save_pretrained(directory, max_shard_size=case.get("max_shard_size", "1GB"))
@@ -281,9 +277,9 @@ def build(name: str, case: dict, directory: Path) -> tuple[Qwen3NextForCausalLM,
     path = directory / "config.json"
     if case.get("config") == "v4":
         path.write_text(json.dumps(legacy_config(json.loads(path.read_text()), case["fields"]), indent=2) + "\n")
-    if dtype != "fp8":  # transformers has fp8 kernels for accelerators only
-        model = Qwen3NextForCausalLM.from_pretrained(directory, dtype=torch.float32, attn_implementation="eager",
-                                                     experts_implementation="eager").eval()
+    # .float() for what transformers leaves in bf16 beside the fp8 matrices, which it widens to float32.
+    model = Qwen3NextForCausalLM.from_pretrained(directory, dtype=torch.float32, attn_implementation="eager",
+                                                 experts_implementation="eager").float().eval()
     return model, mtp
 
 

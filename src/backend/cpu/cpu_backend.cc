@@ -275,6 +275,18 @@ class CpuBackend final : public Backend {
   const Kernels& k_;
   std::vector<Scratch> scratch_;
   std::vector<Scratch> up_{static_cast<size_t>(pool_.size())};
+  // gated_attention(): some tokens of a segment with all query heads of one KV head, and the spans of keys a task takes.
+  struct AttentionTile {
+    const AttentionSegment* segment;
+    int64_t token, tokens, kv_head, keys;
+    int64_t spans() const { return (keys + kSpanKeys - 1) / kSpanKeys; }
+  };
+  struct AttentionTask {
+    AttentionTile tile;
+    int64_t span_begin, span_end;
+    float* partials;  ///< the softmax state of the one span; null: the task runs all spans and finishes the tile
+  };
+  std::vector<AttentionTask> attention_tasks_;
   Scratch attention_partials_;
   // experts(): the (row, slot) pairs sorted by expert, kept to reuse their memory.
   struct ExpertTask {
@@ -315,11 +327,7 @@ void CpuBackend::gated_attention(std::span<const AttentionSegment> segments, con
   // A tile is some tokens of a segment with all query heads of one KV head; every key block loaded serves all of them.
   const int64_t tile_tokens = std::max<int64_t>(1, kAttentionRows / group), tile_rows = tile_tokens * group;
   const int64_t state_floats = tile_rows * (2 + dim);
-  struct Tile {
-    const AttentionSegment* segment;
-    int64_t token, tokens, kv_head, keys;
-    int64_t spans() const { return (keys + kSpanKeys - 1) / kSpanKeys; }
-  };
+  using Tile = AttentionTile;
   const auto for_each_tile = [&](auto&& visit) {
     for (const AttentionSegment& segment : segments) {
       for (int64_t t = 0; t < segment.rows; t += tile_tokens) {
@@ -333,12 +341,7 @@ void CpuBackend::gated_attention(std::span<const AttentionSegment> segments, con
   // Every span of every tile is a softmax of its own, so few long rows spread over the threads as well as many short
   // ones do. With enough tiles a task runs its tile's spans in turn; the sums are the same.
   const bool split = tiles < 4 * pool_.size();
-  struct Task {
-    Tile tile;
-    int64_t span_begin, span_end;
-    float* partials;
-  };
-  thread_local std::vector<Task> tasks;
+  std::vector<AttentionTask>& tasks = attention_tasks_;
   tasks.clear();
   int64_t partial_states = 0;
   for_each_tile([&](const Tile& tile) { partial_states += split ? tile.spans() : 0; });
@@ -374,7 +377,7 @@ void CpuBackend::gated_attention(std::span<const AttentionSegment> segments, con
   };
   const int64_t score_floats = tile_rows * kBlockTokens;
   pool_.parallel_for(static_cast<int64_t>(tasks.size()), [&](int64_t i, int thread) {
-    const Task& task = tasks[static_cast<size_t>(i)];
+    const AttentionTask& task = tasks[static_cast<size_t>(i)];
     float* memory = scratch(thread, score_floats + 2 * state_floats);
     if (task.partials != nullptr) return run_span(task.tile, task.span_begin, task.partials, memory);
     const int64_t rows = task.tile.tokens * group;

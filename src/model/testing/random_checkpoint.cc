@@ -1,11 +1,8 @@
 #include "model/testing/random_checkpoint.h"
 
-#include <stdlib.h>
-
 #include <algorithm>
 #include <cmath>
 #include <cstring>
-#include <fstream>
 #include <nlohmann/json.hpp>
 #include <numbers>
 
@@ -430,23 +427,6 @@ void write_random_checkpoint(const std::filesystem::path& directory, const Model
   if (config.eos_token_ids.empty()) return;
   const nlohmann::json generation{{"eos_token_id", config.eos_token_ids}};
   write_file(directory / "generation_config.json", generation.dump(2));
-}
-
-TemporaryDirectory::TemporaryDirectory() {
-  std::string name = (std::filesystem::temp_directory_path() / "qnext-XXXXXX").string();
-  if (::mkdtemp(name.data()) == nullptr) throw Error(fmt::format("{}: cannot create a directory", name));
-  path_ = name;
-}
-
-TemporaryDirectory::~TemporaryDirectory() {
-  std::error_code ignored;
-  std::filesystem::remove_all(path_, ignored);
-}
-
-void write_file(const std::filesystem::path& path, std::string_view text) {
-  std::ofstream file(path, std::ios::binary | std::ios::trunc);
-  file.write(text.data(), static_cast<std::streamsize>(text.size()));
-  if (!file.flush()) throw Error(fmt::format("{}: cannot write", path.string()));
 }
 
 }  // namespace qnext::testing

@@ -3,9 +3,9 @@
 #include <cstdint>
 #include <filesystem>
 #include <string>
-#include <string_view>
 #include <vector>
 
+#include "base/testing/temporary_directory.h"  // for the users of this file
 #include "model/config.h"
 #include "tensor/dtype.h"
 
@@ -57,22 +57,5 @@ void write_random_checkpoint(const std::filesystem::path& directory, const Model
 /// rounded to the dtype of the checkpoint.
 std::vector<float> random_parameter(const CheckpointOptions& options, const std::string& name, int64_t rows,
                                     int64_t cols);
-
-/// A new empty directory under the system's temporary directory, removed with its content by the destructor.
-class TemporaryDirectory {
- public:
-  TemporaryDirectory();
-  ~TemporaryDirectory();
-  TemporaryDirectory(const TemporaryDirectory&) = delete;
-  TemporaryDirectory& operator=(const TemporaryDirectory&) = delete;
-  const std::filesystem::path& path() const { return path_; }
-  std::filesystem::path operator/(const std::string& name) const { return path_ / name; }
-
- private:
-  std::filesystem::path path_;
-};
-
-/// Writes a small file.
-void write_file(const std::filesystem::path& path, std::string_view text);
 
 }  // namespace qnext::testing
