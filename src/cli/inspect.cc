@@ -188,10 +188,10 @@ void add_inspect_command(CLI::App& app, Action& action) {
   command->add_option("MODEL", options->model.model,
                       "model directory; default: $QNEXT_MODEL or the bundled models/starter");
   command->add_option("--context", options->model.context, "plan memory for this many tokens; default: 4096")
-      ->check(CLI::PositiveNumber)
+      ->check(quiet(CLI::PositiveNumber))
       ->type_name("N");
   command->add_option("--kv", options->model.kv, "type of attention keys and values in memory")
-      ->check(CLI::IsMember({"f32", "bf16"}))
+      ->check(quiet(CLI::IsMember({"f32", "bf16"})))
       ->capture_default_str();
   command->add_flag("--tensors", options->tensors, "list every tensor");
   command->add_flag("--json", options->json, "print one JSON object");

@@ -202,13 +202,13 @@ void add_logits_command(CLI::App& app, Action& action) {
   input->require_option(1);
   command->add_option("-o,--output", options->output, "safetensors file to write")->required()->type_name("FILE");
   command->add_option("--chunk", options->chunk, "tokens per step; default: 512")
-      ->check(CLI::PositiveNumber)
+      ->check(quiet(CLI::PositiveNumber))
       ->type_name("N");
   command->add_flag("--mtp", options->mtp, "also write the MTP module's logits");
   command
       ->add_option("--context", options->model.context,
                    "refuse more tokens than this; default: what the model allows")
-      ->check(CLI::PositiveNumber)
+      ->check(quiet(CLI::PositiveNumber))
       ->type_name("N");
   command->add_flag("--json", options->json, "print what was done as one JSON object");
   add_engine_options(*command, options->model);

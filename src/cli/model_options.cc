@@ -24,10 +24,10 @@ void add_model_option(CLI::App& app, ModelOptions& options) {
 
 void add_engine_options(CLI::App& app, ModelOptions& options) {
   app.add_option("--threads", options.threads, "threads; default: one per CPU this process may use")
-      ->check(CLI::Range(1, 4096))
+      ->check(quiet(CLI::Range(1, 4096)))
       ->type_name("N");
   app.add_option("--kv", options.kv, "type of attention keys and values in memory")
-      ->check(CLI::IsMember({"f32", "bf16"}))
+      ->check(quiet(CLI::IsMember({"f32", "bf16"})))
       ->capture_default_str()
       ->type_name("{f32,bf16}");
   app.add_option_function<std::string>(

@@ -20,6 +20,9 @@ struct ModelOptions {
   int64_t memory_limit_bytes = 0;
 };
 
+/// A validator that keeps quiet in --help, where it would clutter the type.
+inline CLI::Validator quiet(CLI::Validator validator) { return validator.description(""); }
+
 /// --model only.
 void add_model_option(CLI::App& app, ModelOptions& options);
 /// --threads, --kv and --memory-limit.

@@ -125,11 +125,11 @@ void add_perplexity_command(CLI::App& app, Action& action) {
       ->required()
       ->type_name("FILE");
   command->add_option("--context", options->window, "tokens per window")
-      ->check(CLI::Range(int64_t{2}, int64_t{1} << 40))
+      ->check(quiet(CLI::Range(int64_t{2}, int64_t{1} << 40)))
       ->capture_default_str()
       ->type_name("N");
   command->add_option("--max-tokens", options->max_tokens, "read only this many tokens of the text")
-      ->check(CLI::Range(int64_t{2}, int64_t{1} << 40))
+      ->check(quiet(CLI::Range(int64_t{2}, int64_t{1} << 40)))
       ->type_name("N");
   command->add_flag("--json", options->json, "print one JSON object");
   add_engine_options(*command, options->model);

@@ -5,6 +5,7 @@
 #include <chrono>
 #include <cstdio>
 #include <nlohmann/json.hpp>
+#include <utility>
 
 #include "base/error.h"
 #include "chat/chat_format.h"
@@ -98,18 +99,22 @@ class Watcher {
     GenerateEvents events;
     events.cancel = &interrupted();
     events.on_prefill = [this](int64_t done, int64_t total) {
+      print(std::exchange(preface_, {}));
       progress_.update(done, total);
       if (done == total) progress_.finish();
     };
-    events.on_text = [this](std::string_view piece) {
-      if (!print_) return;
-      std::fwrite(piece.data(), 1, piece.size(), stdout);
-      std::fflush(stdout);
-    };
+    events.on_text = [this](std::string_view piece) { print(piece); };
     return events;
   }
 
  private:
+  void print(std::string_view text) {
+    if (!print_ || text.empty()) return;
+    std::fwrite(text.data(), 1, text.size(), stdout);
+    std::fflush(stdout);
+  }
+
+  std::string preface_;
   bool print_;
   Progress progress_;
 };
@@ -194,11 +199,7 @@ int complete(const RunOptions& options) {
   talker.open(options, static_cast<int64_t>(prompt.size()));
   Timeline timeline(*talker.model);
   Sampler sampler = talker.sampler();
-  Watcher watcher(options);
-  if (!options.json && options.has_prompt) {
-    fmt::print("{}", text);
-    std::fflush(stdout);
-  }
+  Watcher watcher(options, options.has_prompt ? text : "");
   const GenerateResult result =
       generate(timeline, talker.tokenizer, prompt, sampler, talker.generate_options(options), watcher.events());
   ChatStatistics statistics;
@@ -358,7 +359,7 @@ void add_run_command(CLI::App& app, Action& action) {
   command
       ->add_option("--context", options->model.context,
                    "most tokens of prompt and answer; default: what the model allows")
-      ->check(CLI::PositiveNumber)
+      ->check(quiet(CLI::PositiveNumber))
       ->type_name("N");
   command->add_flag("--json", options->json,
                     "print one JSON object: text, tokens, finish_reason, timings, memory, sampling");

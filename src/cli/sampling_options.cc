@@ -4,12 +4,14 @@
 #include <nlohmann/json.hpp>
 #include <random>
 
+#include "cli/model_options.h"
+
 namespace qnext::cli {
 
 void add_sampling_options(CLI::App& app, TypedSampling& typed) {
   const std::string group = "Sampling (defaults: the model's generation_config.json)";
   const auto add = [&](const char* name, auto& value, const char* what, CLI::Validator range, const char* type) {
-    app.add_option(name, value, what)->check(range)->type_name(type)->group(group);
+    app.add_option(name, value, what)->check(quiet(range))->type_name(type)->group(group);
   };
   constexpr double kLarge = 1e6;
   add("--temperature", typed.temperature, "higher is more varied; 0 always takes the most likely token",
@@ -35,7 +37,7 @@ void add_sampling_options(CLI::App& app, TypedSampling& typed) {
       ->allow_extra_args(false)
       ->group(group);
   app.add_option("-n,--max-tokens", typed.max_tokens, "most tokens of one answer; 0: until the context is full")
-      ->check(CLI::NonNegativeNumber)
+      ->check(quiet(CLI::NonNegativeNumber))
       ->capture_default_str()
       ->type_name("N")
       ->group(group);
