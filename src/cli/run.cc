@@ -92,8 +92,9 @@ struct Talker {
 /// Streams text to stdout and progress to stderr, and lets Ctrl-C cancel.
 class Watcher {
  public:
-  Watcher(const RunOptions& options)
-      : print_(!options.json), progress_("reading the prompt", "tokens", !options.quiet) {}
+  /// `preface` is printed before the first piece, once the prompt is known to be acceptable.
+  explicit Watcher(const RunOptions& options, std::string preface = {})
+      : preface_(std::move(preface)), print_(!options.json), progress_("reading the prompt", "tokens", !options.quiet) {}
 
   GenerateEvents events() {
     GenerateEvents events;

@@ -285,6 +285,7 @@ class Terminal(unittest.TestCase):
         self.wait_for("> ")
         self.send("/stats\n")
         self.wait_for("2 messages")
+        self.wait_for("> ")
         self.send("\x04")
         self.assertEqual(self.wait_for_exit(), 0)
 
