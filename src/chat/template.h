@@ -1,19 +1,18 @@
 #pragma once
 #include <cstdint>
-#include <functional>
 #include <memory>
 #include <nlohmann/json_fwd.hpp>
+#include <optional>
 #include <string>
-#include <string_view>
 
 namespace qnext {
 
 /// What one rendering may cost; beyond it, rendering stops with an Error that names the limit.
 struct TemplateLimits {
-  int64_t steps = 5'000'000;          ///< evaluated nodes and loop iterations
-  int64_t output_bytes = 64 << 20;    ///< of the output and of every intermediate string
-  int32_t depth = 200;                ///< nesting of statements, expressions, macro calls and data
-  int64_t template_bytes = 1 << 20;   ///< of the template's source
+  int64_t steps = 5'000'000;         ///< evaluated nodes and loop iterations
+  int64_t output_bytes = 64 << 20;   ///< of the output and of every intermediate string
+  int32_t depth = 200;               ///< nesting of statements, expressions, macro calls and data
+  int64_t template_bytes = 1 << 20;  ///< of the template's source
 };
 
 /// A chat template: the Jinja subset that model files use, interpreted. It sees the given variables and nothing else:
@@ -31,7 +30,8 @@ class ChatTemplate {
   /// Renders with the keys of `variables` (an ordered JSON object: messages, tools, add_generation_prompt, ...) as
   /// globals. Throws Error for raise_exception (with its text), undefined operations, and exceeded limits.
   /// Thread-safe: rendering never changes the template.
-  std::string render(const nlohmann::ordered_json& variables) const;
+  /// strftime_now reads `now` (Unix seconds, shown in local time), by default the clock.
+  std::string render(const nlohmann::ordered_json& variables, std::optional<int64_t> now = std::nullopt) const;
 
  private:
   struct Impl;

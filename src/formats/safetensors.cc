@@ -226,7 +226,7 @@ std::vector<std::pair<std::string, std::string>> parse_safetensors_index(std::st
   std::unordered_set<std::string_view> names;
   names.reserve(weight_map.size());
   for (const auto& [name, value] : weight_map) {
-    const auto field = [name = name] { return fmt::format("weight_map {}", qnext::quoted(name, 200)); };
+    const auto field = [tensor = name] { return fmt::format("weight_map {}", qnext::quoted(tensor, 200)); };
     std::string_view shard;
     if (value.get(shard)) throw FileError(file, field(), "a file name", describe(value));
     // Only files of the directory itself: an index must not make us read (and report about) others.
@@ -239,19 +239,27 @@ std::vector<std::pair<std::string, std::string>> parse_safetensors_index(std::st
   return shard_of;
 }
 
+namespace {
+/// True only when there is certainly no such file: one that cannot be looked at is for the opener to complain about.
+bool absent(const std::filesystem::path& path) {
+  std::error_code ignored;
+  return std::filesystem::status(path, ignored).type() == std::filesystem::file_type::not_found;
+}
+}  // namespace
+
 SafetensorsCheckpoint::SafetensorsCheckpoint(const std::filesystem::path& directory) : directory_(directory) {
   namespace fs = std::filesystem;
   std::error_code ignored;
   if (!fs::is_directory(directory, ignored)) {
     throw Error(fmt::format("{}: expected a model directory, found {}", directory.string(),
-                            fs::exists(directory, ignored) ? "a file" : "nothing"));
+                            absent(directory) ? "nothing" : "something else"));
   }
   const fs::path single = directory / "model.safetensors", index = directory / "model.safetensors.index.json";
-  if (fs::exists(single, ignored)) {  // the order of transformers when both are there
+  if (!absent(single)) {  // the order of transformers when both are there
     add_file(single);
     return;
   }
-  if (!fs::exists(index, ignored)) {
+  if (absent(index)) {
     throw Error(fmt::format("{}: expected model.safetensors or model.safetensors.index.json, found neither",
                             directory.string()));
   }
@@ -260,7 +268,7 @@ SafetensorsCheckpoint::SafetensorsCheckpoint(const std::filesystem::path& direct
   for (const auto& [tensor, shard] : shard_of) {
     auto& file = shards[shard];
     if (file != nullptr) continue;
-    if (!fs::exists(directory / shard, ignored)) {
+    if (absent(directory / shard)) {
       throw FileError(index.string(), fmt::format("weight_map {}", qnext::quoted(tensor, 200)), "a file that exists",
                       qnext::quoted(shard, 200) + ", which is missing");
     }

@@ -6,6 +6,7 @@
 #include <cstring>
 #include <nlohmann/json.hpp>
 #include <set>
+#include <utility>
 
 #include "base/error.h"
 #include "formats/safetensors.h"
@@ -76,8 +77,9 @@ void write_safetensors(const std::filesystem::path& path, std::span<const Tensor
   }
   std::vector<const TensorToWrite*> order;
   for (const TensorToWrite& tensor : tensors) order.push_back(&tensor);
-  std::stable_sort(order.begin(), order.end(), [&](const TensorToWrite* a, const TensorToWrite* b) {
-    return safetensors_element_bits(a->dtype_text) > safetensors_element_bits(b->dtype_text);
+  std::sort(order.begin(), order.end(), [](const TensorToWrite* a, const TensorToWrite* b) {
+    const auto key = [](const TensorToWrite* t) { return std::pair(-safetensors_element_bits(t->dtype_text), t); };
+    return key(a) < key(b);  // the tensors lie in one span, so that pointers are their order
   });
 
   nlohmann::ordered_json header = nlohmann::ordered_json::object();

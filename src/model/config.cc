@@ -61,8 +61,9 @@ void check_architecture(const JsonFields& config, const std::string& file) {
     return;
   }
   const std::string expected = "[\"Qwen3NextForCausalLM\"]";
-  if (architectures->dump() != expected)
-    throw FileError(file, "architectures", expected, qnext::quoted(architectures->dump()));
+  if (const std::string found = architectures->dump(); found != expected) {
+    throw FileError(file, "architectures", expected, qnext::quoted(found));
+  }
 }
 
 /// rope_parameters (transformers 5), rope_scaling (before) and the top level may each hold a setting; for each
@@ -317,7 +318,7 @@ GenerationConfig parse_generation_config(std::string_view json, const std::strin
 GenerationConfig load_generation_config(const std::filesystem::path& directory) {
   const std::filesystem::path path = directory / "generation_config.json";
   std::error_code ignored;
-  if (!std::filesystem::exists(path, ignored)) return {};
+  if (std::filesystem::status(path, ignored).type() == std::filesystem::file_type::not_found) return {};
   return parse_generation_config(read_text_file(path, kMaxFileBytes), path.string());
 }
 

@@ -46,7 +46,7 @@ class TensorTaker {
 
   /// A tensor [..., rows, cols] as its matrices, in order.
   std::vector<Matrix> stack(const std::string& name, std::span<const int64_t> shape) {
-    const FileTensor& tensor = take(name, shape, "F32, F16, BF16 or F8_E4M3");
+    const FileTensor& tensor = take(name, shape, /*fp8_allowed=*/true);
     Matrix m;
     m.dtype = *tensor.dtype;
     m.rows = shape[shape.size() - 2];
@@ -98,7 +98,7 @@ class TensorTaker {
   }
 
  private:
-  const FileTensor& take(const std::string& name, std::span<const int64_t> shape, const char* dtypes) {
+  const FileTensor& take(const std::string& name, std::span<const int64_t> shape, bool fp8_allowed) {
     const FileTensor* tensor = checkpoint_.find(name);
     if (tensor == nullptr) {
       const auto& all = checkpoint_.tensors();
@@ -109,9 +109,9 @@ class TensorTaker {
     if (!std::ranges::equal(tensor->shape, shape)) {
       throw FileError(*tensor->file, "tensor " + name, shape_text(shape), shape_text(tensor->shape));
     }
-    const bool fp8_allowed = std::string_view(dtypes).ends_with("F8_E4M3");
     if (!tensor->dtype.has_value() || (*tensor->dtype == DType::kF8E4M3 && !fp8_allowed)) {
-      throw FileError(*tensor->file, fmt::format("tensor {} dtype", name), dtypes, tensor->dtype_text);
+      throw FileError(*tensor->file, fmt::format("tensor {} dtype", name),
+                      fp8_allowed ? "F32, F16, BF16 or F8_E4M3" : "F32, F16 or BF16", tensor->dtype_text);
     }
     taken_.insert(tensor);
     return *tensor;
@@ -126,7 +126,7 @@ class TensorTaker {
   /// Vectors are read at once, so that a model opened is a model read but for its matrices. The scales of fp8 stay
   /// mapped: there are as many as matrices, each on a page of its own, and on a cold disk each page is a seek.
   const float* floats(const std::string& name, std::span<const int64_t> shape, bool map) {
-    const FileTensor& tensor = take(name, shape, "F32, F16 or BF16");
+    const FileTensor& tensor = take(name, shape, /*fp8_allowed=*/false);
     if (map && *tensor.dtype == DType::kF32 && aligned(tensor, sizeof(float))) {
       return reinterpret_cast<const float*>(tensor.bytes.data());
     }

@@ -62,28 +62,34 @@ struct Weights {
   Matrix embedding;  ///< [vocab, D]
   std::vector<LayerWeights> layers;
   Vector final_norm;  ///< [D], zero-centred
-  Matrix lm_head;     ///< [vocab, D]; the embedding when tied
+  Matrix lm_head;     ///< [vocab, D]; the same matrix as the embedding when tied
   std::optional<MtpWeights> mtp;
 
   std::shared_ptr<const SafetensorsCheckpoint> checkpoint;
-  std::deque<std::vector<std::byte>> owned_bytes;   ///< matrices whose file layout could not be mapped
-  std::deque<std::vector<float>> owned_floats;      ///< vectors and fp8 scales
+  std::deque<std::vector<std::byte>> owned_bytes;  ///< matrices that lie unaligned in their file
+  std::deque<std::vector<float>> owned_floats;     ///< vectors, and fp8 scales that are not aligned f32 in their file
 };
 
 /// The one function that knows checkpoint names. Finds every parameter of `config` in `checkpoint`, in any of the
 /// published spellings (per-expert or fused experts, fused or split DeltaNet projections, bf16/f16/f32 or fp8 with
-/// 128x128 block scales), checks shape and dtype, undoes interleavings by row selection, and refuses tensors that are
-/// missing or left over. MTP tensors are optional as a group. Throws FileError (tensor, file, expected, found).
+/// 128x128 block scales; "model." or "model.language_model." in front), checks shape and dtype, undoes interleavings by
+/// row selection, and refuses tensors that are missing or left over (except rotary_emb.inv_freq, which the config
+/// determines). MTP tensors are there as a group or not at all, and as the config announces if it does. With tied
+/// embeddings the one tensor may bear either name; a checkpoint that holds both keeps both, as in transformers 5.
+/// Throws FileError (tensor, file, expected, found).
 Weights bind_weights(const ModelConfig& config, std::shared_ptr<const SafetensorsCheckpoint> checkpoint);
 
-/// Visits every parameter under its Hugging Face name (interleaved tensors under suffixes: "...in_proj_qkvz.q").
+/// Visits every parameter once, in the order of the model, under its Hugging Face name whatever the checkpoint's spelling:
+/// the interleaved ones as "...linear_attn.in_proj_qkvz.q" (.k .v .z), "...in_proj_ba.b" (.a), "...self_attn.q_proj.q"
+/// (.gate), experts as "...mlp.experts.7.up_proj.weight". A tied head is the embedding and not visited again.
 struct ParameterVisitor {
   std::function<void(const std::string& name, const Matrix&)> matrix;
   std::function<void(const std::string& name, const Vector&)> vector;
 };
 void for_each_parameter(const Weights& weights, const ParameterVisitor& visit);
 
-/// Parameters in total, and those one decoded token touches (all but the embedding table and the experts not chosen).
+/// Parameters in total, and those one decoded token touches (of the main stack, without MTP: all but the embedding table
+/// and the experts not chosen). The scales of fp8 are not parameters.
 struct ParameterCount {
   int64_t total = 0, active = 0;
 };

@@ -18,16 +18,22 @@ constexpr auto kCompose = static_cast<utf8proc_option_t>(UTF8PROC_STABLE | UTF8P
 
 int combining_class(int32_t code) { return utf8proc_get_property(code)->combining_class; }
 
-/// Canonical ordering. utf8proc's own insertion sort is quadratic in a run of marks, and runs come from users.
+/// Canonical ordering: each run of marks sorted by combining class, equals in their order. utf8proc's own insertion
+/// sort is quadratic in the length of a run, and runs come from users.
 void order_marks(std::vector<int32_t>& codes) {
+  std::vector<uint64_t> keys;  // class, then place, then code: 8, 35 and 21 bits
   for (size_t i = 0; i < codes.size();) {
-    size_t end = i;
-    while (end < codes.size() && combining_class(codes[end]) != 0) ++end;
-    if (end - i > 1) {
-      std::stable_sort(codes.begin() + i, codes.begin() + end,
-                       [](int32_t a, int32_t b) { return combining_class(a) < combining_class(b); });
+    keys.clear();
+    const size_t begin = i;
+    for (; i < codes.size() && combining_class(codes[i]) != 0; ++i) {
+      keys.push_back(static_cast<uint64_t>(combining_class(codes[i])) << 56 | (i - begin) << 21 |
+                     static_cast<uint64_t>(codes[i]));
     }
-    i = end + 1;
+    if (keys.size() > 1) {
+      std::sort(keys.begin(), keys.end());
+      for (size_t k = 0; k < keys.size(); ++k) codes[begin + k] = static_cast<int32_t>(keys[k] & 0x1FFFFF);
+    }
+    if (i == begin) ++i;
   }
 }
 

@@ -18,8 +18,9 @@ size_t qwen_piece_end(std::string_view text, size_t begin);
 /// Cuts text into the pieces that byte-pair merging may not cross: the matches of a pattern, and what lies between
 /// them ("Split" with behavior "Isolated"). Immutable and thread-safe.
 ///
-/// The Qwen pattern is scanned by hand with the classes of the `tokenizers` library. Any other goes to PCRE2's JIT,
-/// whose Unicode may be older (14.0 in PCRE2 10.42) and whose syntax differs from Oniguruma's in rare constructs.
+/// The Qwen pattern is scanned by hand, in linear time, with the classes of the `tokenizers` library. Any other goes
+/// to PCRE2's JIT and takes the time it was written to take. There PCRE2's Unicode (14.0 in version 10.42, and U+180E
+/// is a space) and its syntax in rare constructs differ from those of Oniguruma, which the library uses.
 class PreTokenizer {
  public:
   /// Throws Error with PCRE2's message when the pattern does not compile.

@@ -16,7 +16,7 @@ namespace qnext {
 
 namespace {
 constexpr size_t kMaxFileBytes = 512u << 20;
-constexpr size_t kMaxTextBytes = 1u << 31;  // ids and positions of one piece fit 32 bits
+constexpr size_t kMaxTextBytes = 1u << 30;  // replaced or normalized it triples at most: positions fit 32 bits
 
 /// The matcher of the added tokens that are looked for before (or after) normalization.
 AddedTokenMatcher matcher_of(const TokenizerDefinition& definition, bool normalized) {
@@ -84,7 +84,8 @@ Tokenizer Tokenizer::parse(std::string_view json, const std::string& file) {
 }
 
 Tokenizer Tokenizer::load(const std::filesystem::path& path) {
-  const std::filesystem::path file = std::filesystem::is_directory(path) ? path / "tokenizer.json" : path;
+  std::error_code ignored;  // read_text_file says what is wrong with the path
+  const std::filesystem::path file = std::filesystem::is_directory(path, ignored) ? path / "tokenizer.json" : path;
   return parse(read_text_file(file, kMaxFileBytes), file.string());
 }
 

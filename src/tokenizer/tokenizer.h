@@ -29,14 +29,16 @@ class Tokenizer {
   ~Tokenizer();
 
   /// Text to ids, appended to `ids`. Text may be any bytes: invalid UTF-8 is replaced as the `tokenizers` library's
-  /// callers do (U+FFFD per maximal invalid subpart, as Python's errors="replace").
+  /// callers do (U+FFFD per maximal invalid subpart, as Python's errors="replace"). Throws Error for more than 1 GiB,
+  /// or when the file's own split pattern (not Qwen's) exceeds PCRE2's limits on this text.
   void encode(std::string_view text, std::vector<int32_t>& ids, SpecialTokens special = SpecialTokens::kParse) const;
   std::vector<int32_t> encode(std::string_view text, SpecialTokens special = SpecialTokens::kParse) const;
 
   /// Ids to text: the tokens' bytes joined, invalid UTF-8 replaced by U+FFFD. Ids without a token are skipped.
   std::string decode(const std::vector<int32_t>& ids, bool skip_special = false) const;
 
-  /// The bytes of one token (added tokens: their text); empty for ids that have none.
+  /// The bytes that a token decodes to; empty for ids that have none. For added tokens that is their text (except, as
+  /// in the library, where it consists of the byte-level alphabet's characters alone and these are not all ASCII).
   std::string_view token_bytes(int32_t id) const;
   /// The id of a token given as its text (added tokens) or bytes.
   std::optional<int32_t> token_id(std::string_view text) const;

@@ -33,28 +33,85 @@ constexpr std::array<int16_t, 0x144> kAlphabet = [] {
   return bytes;
 }();
 
-std::string describe(element value) {
-  switch (value.type()) {
-    case element_type::OBJECT:
-      return "an object";
-    case element_type::ARRAY:
-      return "an array";
-    case element_type::STRING:
-      return quoted(std::string_view(value));
-    default:
-      return simdjson::minify(value);
-  }
-}
+/// A place in the file: its path for messages and the value there, if any. A member that is null counts as absent.
+class Field {
+ public:
+  Field(const std::string& file, std::string path, element value)
+      : file_(&file), path_(std::move(path)), value_(value) {}
 
-/// One parse: the file's name for messages, and a method per part of the file.
+  [[noreturn]] void fail(std::string expected, std::string found) const {
+    throw FileError(*file_, path_, std::move(expected), std::move(found));
+  }
+  [[noreturn]] void fail(std::string expected) const { fail(std::move(expected), found()); }
+
+  bool present() const { return value_.has_value(); }
+  Field operator[](const char* key) const {
+    Field member(*file_, path_.empty() ? key : fmt::format("{}.{}", path_, key));
+    element value;
+    const simdjson::error_code absent = members()[key].get(value);
+    if (!absent && !value.is_null()) member.value_ = value;
+    member.null_ = !absent && value.is_null();
+    return member;
+  }
+  Field at(size_t index, element value) const { return {*file_, fmt::format("{}[{}]", path_, index), value}; }
+
+  object members() const { return get<object>("an object"); }
+  array elements() const { return get<array>("an array"); }
+  std::string_view string() const { return get<std::string_view>("a string"); }
+  bool flag(bool absent) const { return present() ? get<bool>("true or false") : absent; }
+  int32_t id() const {
+    int64_t id = -1;
+    if (!present() || value_->get(id) || id < 0 || id >= Vocabulary::kMaxIds) {
+      fail(fmt::format("an id from 0 to {}", Vocabulary::kMaxIds - 1));
+    }
+    return static_cast<int32_t>(id);
+  }
+
+  void require(std::string_view text) const {
+    if (!present() || string() != text) fail(quoted(text));
+  }
+  void require_false(bool absent) const {
+    if (flag(absent)) fail("false (the other is not implemented)", "true");
+  }
+
+  /// The value in few words.
+  std::string found() const {
+    if (!present()) return null_ ? "null" : "nothing";
+    switch (value_->type()) {
+      case element_type::OBJECT:
+        return "an object";
+      case element_type::ARRAY:
+        return "an array";
+      case element_type::STRING:
+        return quoted(std::string_view(*value_));
+      default:
+        return simdjson::minify(*value_);
+    }
+  }
+
+ private:
+  Field(const std::string& file, std::string path) : file_(&file), path_(std::move(path)) {}
+
+  template <class T>
+  T get(const char* expected) const {
+    T result{};
+    if (!present() || value_->get(result)) fail(expected);
+    return result;
+  }
+
+  const std::string* file_;
+  std::string path_;
+  std::optional<element> value_;
+  bool null_ = false;
+};
+
+/// One parse: a method per part of the file.
 class Parser {
  public:
   Parser(std::string_view json, const std::string& file) : file_(file) {
-    element root;
-    const simdjson::padded_string padded(json);
-    const simdjson::error_code error = parser_.parse(padded).get(root);
+    const simdjson::error_code error = parser_.parse(simdjson::padded_string(json)).get(root_);
     if (error) throw FileError(file_, "JSON", "a well-formed document", simdjson::error_message(error));
-    root_ = as_object(root, "JSON");
+    if (!root_.is_object()) Field(file_, "JSON", root_).fail("an object");
   }
 
   TokenizerDefinition parse() {
@@ -62,7 +119,7 @@ class Parser {
     check_model();
     parse_normalizer(definition);
     parse_pre_tokenizer(definition);
-    check_decoder();
+    field("decoder")["type"].require("ByteLevel");
     check_post_processor();
     parse_added_tokens(definition);
     definition.encoder = std::make_unique<BytePairEncoder>(parse_vocabulary(definition.added_tokens));
@@ -71,186 +128,102 @@ class Parser {
   }
 
  private:
-  [[noreturn]] void fail(std::string field, std::string expected, std::string found) const {
-    throw FileError(file_, std::move(field), std::move(expected), std::move(found));
-  }
-
-  object as_object(element value, const std::string& field) const {
-    object result;
-    if (value.get(result)) fail(field, "an object", describe(value));
-    return result;
-  }
-  array as_array(element value, const std::string& field) const {
-    array result;
-    if (value.get(result)) fail(field, "an array", describe(value));
-    return result;
-  }
-  std::string_view as_string(element value, const std::string& field) const {
-    std::string_view result;
-    if (value.get(result)) fail(field, "a string", describe(value));
-    return result;
-  }
-  int32_t as_id(element value, const std::string& field) const {
-    int64_t id = 0;
-    if (value.get(id) || id < 0 || id >= Vocabulary::kMaxIds) {
-      fail(field, fmt::format("an id from 0 to {}", Vocabulary::kMaxIds - 1), describe(value));
-    }
-    return static_cast<int32_t>(id);
-  }
-
-  /// A member that is there and not null.
-  static std::optional<element> member(object parent, std::string_view key) {
-    element value;
-    if (parent[key].get(value) || value.is_null()) return std::nullopt;
-    return value;
-  }
-  element required(object parent, std::string_view key, const std::string& field, const char* expected) const {
-    const std::optional<element> value = member(parent, key);
-    if (!value) fail(field, expected, parent[key].error() ? "nothing" : "null");
-    return *value;
-  }
-  bool flag(object parent, std::string_view key, bool absent, const std::string& field) const {
-    const std::optional<element> value = member(parent, key);
-    bool result = absent;
-    if (value && value->get(result)) fail(field, "true or false", describe(*value));
-    return result;
-  }
-  /// Requires a flag to have the one value that is implemented.
-  void require_flag(object parent, const char* key, bool absent, bool implemented, const std::string& field) const {
-    if (flag(parent, key, absent, field) != implemented) {
-      fail(field, implemented ? "true" : "false (the other is not implemented)", implemented ? "false" : "true");
-    }
-  }
-  std::string_view type_of(object component, const std::string& field) const {
-    return as_string(required(component, "type", field + ".type", "a string"), field + ".type");
-  }
-
-  object model() const { return as_object(required(root_, "model", "model", "an object"), "model"); }
+  Field field(const char* key) const { return Field(file_, "", root_)[key]; }
 
   void check_model() const {
-    const object bpe = model();
+    const Field model = field("model");
     // Files of old have no type; what tells a BPE from the others then are its merges.
-    if (const auto type = member(bpe, "type"); type && as_string(*type, "model.type") != "BPE") {
-      fail("model.type", "\"BPE\"", describe(*type));
+    if (const Field type = model["type"]; type.present()) type.require("BPE");
+    for (const char* key : {"continuing_subword_prefix", "end_of_word_suffix"}) {
+      if (const Field affix = model[key]; affix.present() && !affix.string().empty()) affix.fail("null or \"\"");
     }
-    for (const char* affix : {"continuing_subword_prefix", "end_of_word_suffix"}) {
-      const std::string field = fmt::format("model.{}", affix);
-      const auto value = member(bpe, affix);
-      if (value && !as_string(*value, field).empty()) fail(field, "null or \"\"", describe(*value));
+    if (const Field dropout = model["dropout"];
+        dropout.present() && dropout.found() != "0" && dropout.found() != "0.0") {
+      dropout.fail("null or 0");
     }
-    if (const auto dropout = member(bpe, "dropout")) {
-      double rate = 1;
-      if (dropout->get(rate) || rate != 0) fail("model.dropout", "null or 0", describe(*dropout));
-    }
-    require_flag(bpe, "ignore_merges", false, false, "model.ignore_merges");
-    require_flag(bpe, "byte_fallback", false, false, "model.byte_fallback");
+    model["ignore_merges"].require_false(false);
+    model["byte_fallback"].require_false(false);
     // unk_token and fuse_unk do not matter: with a token for every byte nothing is unknown.
   }
 
   void parse_normalizer(TokenizerDefinition& definition) const {
-    const auto value = member(root_, "normalizer");
-    if (!value) return;
-    const std::string_view type = type_of(as_object(*value, "normalizer"), "normalizer");
-    if (type != "NFC") fail("normalizer.type", "\"NFC\", or no normalizer", quoted(type));
+    const Field normalizer = field("normalizer");
+    if (!normalizer.present()) return;
+    normalizer["type"].require("NFC");
     definition.nfc = true;
   }
 
   /// Sequence [Split by regex, ByteLevel without its own regex].
   void parse_pre_tokenizer(TokenizerDefinition& definition) const {
-    const char* form = "a Sequence of Split and ByteLevel";
-    const object sequence = as_object(required(root_, "pre_tokenizer", "pre_tokenizer", form), "pre_tokenizer");
-    const std::string_view type = type_of(sequence, "pre_tokenizer");
-    if (type != "Sequence") fail("pre_tokenizer.type", "\"Sequence\" (of Split and ByteLevel)", quoted(type));
-    const std::string list_field = "pre_tokenizer.pretokenizers";
-    const array list = as_array(required(sequence, "pretokenizers", list_field, "an array"), list_field);
-    if (list.size() != 2) fail(list_field, "2 elements, Split and ByteLevel", fmt::format("{}", list.size()));
+    const Field sequence = field("pre_tokenizer");
+    sequence["type"].require("Sequence");
+    const Field steps = sequence["pretokenizers"];
+    const array list = steps.elements();
+    if (list.size() != 2) steps.fail("2 elements, Split and ByteLevel", fmt::format("{}", list.size()));
 
-    const std::string split_field = list_field + "[0]", bytes_field = list_field + "[1]";
-    const object split = as_object(list.at(0), split_field);
-    if (type_of(split, split_field) != "Split")
-      fail(split_field + ".type", "\"Split\"", quoted(type_of(split, split_field)));
-    const std::string behavior_field = split_field + ".behavior";
-    const std::string_view behavior =
-        as_string(required(split, "behavior", behavior_field, "\"Isolated\""), behavior_field);
-    if (behavior != "Isolated") fail(behavior_field, "\"Isolated\"", quoted(behavior));
-    require_flag(split, "invert", false, false, split_field + ".invert");
-    const std::string pattern_field = split_field + ".pattern.Regex";
-    const object pattern =
-        as_object(required(split, "pattern", split_field + ".pattern", "an object"), split_field + ".pattern");
-    const std::string_view regex =
-        as_string(required(pattern, "Regex", pattern_field, "a regular expression"), pattern_field);
+    const Field split = steps.at(0, list.at(0));
+    split["type"].require("Split");
+    split["behavior"].require("Isolated");
+    split["invert"].require_false(false);
+    const Field regex = split["pattern"]["Regex"];
+    const std::string pattern(regex.string());
     constexpr size_t kMaxPattern = 4096;
-    if (regex.size() > kMaxPattern) {
-      fail(pattern_field, fmt::format("at most {} bytes", kMaxPattern), fmt::format("{}", regex.size()));
+    if (pattern.size() > kMaxPattern) {
+      regex.fail(fmt::format("at most {} bytes", kMaxPattern), fmt::format("{}", pattern.size()));
     }
     try {
-      definition.pre_tokenizer = std::make_unique<PreTokenizer>(std::string(regex));
+      definition.pre_tokenizer = std::make_unique<PreTokenizer>(pattern);
     } catch (const Error& error) {
-      fail(pattern_field, "a regular expression", fmt::format("{} ({})", quoted(regex), error.what()));
+      regex.fail("a regular expression", fmt::format("{} ({})", qnext::quoted(pattern), error.what()));
     }
 
-    const object bytes = as_object(list.at(1), bytes_field);
-    if (type_of(bytes, bytes_field) != "ByteLevel") {
-      fail(bytes_field + ".type", "\"ByteLevel\"", quoted(type_of(bytes, bytes_field)));
-    }
-    require_flag(bytes, "add_prefix_space", true, false, bytes_field + ".add_prefix_space");
-    require_flag(bytes, "use_regex", true, false, bytes_field + ".use_regex");
-  }
-
-  void check_decoder() const {
-    const element decoder = required(root_, "decoder", "decoder", "a ByteLevel decoder");
-    const std::string_view type = type_of(as_object(decoder, "decoder"), "decoder");
-    if (type != "ByteLevel") fail("decoder.type", "\"ByteLevel\"", quoted(type));
+    const Field byte_level = steps.at(1, list.at(1));
+    byte_level["type"].require("ByteLevel");
+    byte_level["add_prefix_space"].require_false(true);
+    byte_level["use_regex"].require_false(true);
   }
 
   /// Only those that add no token: chat formats add what they need themselves.
   void check_post_processor() const {
-    const auto value = member(root_, "post_processor");
-    if (!value) return;
-    const object processor = as_object(*value, "post_processor");
-    const std::string_view type = type_of(processor, "post_processor");
-    if (type == "ByteLevel") return;
-    if (type != "TemplateProcessing") {
-      fail("post_processor.type", "\"ByteLevel\", \"TemplateProcessing\" or no post-processor", quoted(type));
+    const Field processor = field("post_processor");
+    if (!processor.present() || processor["type"].string() == "ByteLevel") return;
+    if (processor["type"].string() != "TemplateProcessing") {
+      processor["type"].fail("\"ByteLevel\", \"TemplateProcessing\" or no post-processor");
     }
-    const std::string field = "post_processor.single";
-    for (const element piece : as_array(required(processor, "single", field, "an array"), field)) {
-      element sequence;
-      if (as_object(piece, field)["Sequence"].get(sequence)) {
-        fail(field, "no added tokens", fmt::format("{}", fmt::to_string(simdjson::minify(piece)).substr(0, 120)));
-      }
+    const Field single = processor["single"];
+    size_t i = 0;
+    for (const element piece : single.elements()) {
+      const Field sequence = single.at(i++, piece)["Sequence"];
+      if (!sequence.present()) sequence.fail("a template that adds no tokens");
     }
   }
 
   void parse_added_tokens(TokenizerDefinition& definition) const {
-    const auto value = member(root_, "added_tokens");
-    if (!value) return;
+    const Field list = field("added_tokens");
+    if (!list.present()) return;
     std::unordered_set<int32_t> ids;
     std::unordered_set<std::string> contents, normalized_texts;
     std::string storage;
     size_t i = 0;
-    for (const element item : as_array(*value, "added_tokens")) {
-      const std::string field = fmt::format("added_tokens[{}]", i++);
-      const object entry = as_object(item, field);
+    for (const element item : list.elements()) {
+      const Field entry = list.at(i++, item);
+      const Field content = entry["content"];
       AddedToken token;
-      token.id = as_id(required(entry, "id", field + ".id", "an id"), field + ".id");
-      const std::string_view content =
-          as_string(required(entry, "content", field + ".content", "a string"), field + ".content");
-      if (content.empty() || content.size() > AddedToken::kMaxBytes) {
-        fail(field + ".content", fmt::format("1 to {} bytes", AddedToken::kMaxBytes),
-             fmt::format("{}", content.size()));
+      token.id = entry["id"].id();
+      token.content = content.string();
+      if (token.content.empty() || token.content.size() > AddedToken::kMaxBytes) {
+        content.fail(fmt::format("1 to {} bytes", AddedToken::kMaxBytes), fmt::format("{}", token.content.size()));
       }
-      token.content = content;
-      require_flag(entry, "single_word", false, false, field + ".single_word");
-      token.special = flag(entry, "special", false, field + ".special");
-      token.normalized = flag(entry, "normalized", !token.special, field + ".normalized");
-      token.strip_left = flag(entry, "lstrip", false, field + ".lstrip");
-      token.strip_right = flag(entry, "rstrip", false, field + ".rstrip");
-      if (!ids.insert(token.id).second) fail(field + ".id", "an id of its own", fmt::format("{} again", token.id));
-      token.text = token.normalized && definition.nfc ? normalize_nfc(content, storage) : content;
+      entry["single_word"].require_false(false);
+      token.special = entry["special"].flag(false);
+      token.normalized = entry["normalized"].flag(!token.special);
+      token.strip_left = entry["lstrip"].flag(false);
+      token.strip_right = entry["rstrip"].flag(false);
+      token.text = token.normalized && definition.nfc ? normalize_nfc(token.content, storage) : token.content;
+      if (!ids.insert(token.id).second) entry["id"].fail("an id of its own", fmt::format("{} again", token.id));
       if (!contents.insert(token.content).second ||
           (token.normalized && !normalized_texts.insert(token.text).second)) {
-        fail(field + ".content", "a content of its own", quoted(content) + " again");
+        content.fail("a content of its own", qnext::quoted(token.content) + " again");
       }
       definition.added_tokens.push_back(std::move(token));
     }
@@ -265,94 +238,88 @@ class Parser {
       added_ids.emplace(token.content, token.id);
       added_contents.emplace(token.id, token.content);
     }
-    Vocabulary vocabulary;
+    const Field vocab = field("model")["vocab"];
+    const object entries = vocab.members();
+    Vocabulary vocabulary(entries.size());
     std::string bytes;
-    const object entries = as_object(required(model(), "vocab", "model.vocab", "an object"), "model.vocab");
     for (const auto [text, value] : entries) {
-      const auto field = [&, key = text] { return fmt::format("model.vocab[{}]", quoted(key)); };
-      int64_t id = 0;
-      if (value.get(id) || id < 0 || id >= Vocabulary::kMaxIds) as_id(value, field());
-      if (text.empty()) fail(field(), "a token that is not empty", "\"\"");
+      const auto entry = [&, key = text, id = value] {  // made only to complain: there are 150,000 entries
+        return Field(file_, fmt::format("model.vocab[{}]", quoted(key)), id);
+      };
+      int64_t id = -1;
+      if (value.get(id) || id < 0 || id >= Vocabulary::kMaxIds) entry().id();  // throws
+      if (text.empty()) entry().fail("a token that is not empty", "\"\"");
       const auto added = added_ids.find(text);
       if (added != added_ids.end() && added->second != id) {
-        fail(field(), fmt::format("id {} as in added_tokens", added->second), fmt::format("{}", id));
+        entry().fail(fmt::format("id {} as in added_tokens", added->second));
       }
       const auto same_id = added_contents.find(static_cast<int32_t>(id));
       if (same_id != added_contents.end() && same_id->second != text) {
-        fail(field(), fmt::format("an id that no added token has"),
-             fmt::format("{}, the id of {}", id, quoted(same_id->second)));
+        entry().fail("an id that no added token has", fmt::format("{}, the id of {}", id, quoted(same_id->second)));
       }
       bytes.clear();
       if (!append_alphabet_bytes(text, bytes)) {
         if (added != added_ids.end()) continue;  // no merge can produce it: it is an added token only
-        fail(field(), "characters of the byte-level alphabet", "others");
+        entry().fail("characters of the byte-level alphabet", "others");
       }
       switch (vocabulary.add(bytes, static_cast<int32_t>(id))) {
         case Vocabulary::Added::kYes:
           break;
         case Vocabulary::Added::kBytesTaken:
-          fail(field(), "each token once", "it again");
+          entry().fail("each token once", "it again");
         case Vocabulary::Added::kIdTaken:
-          fail(field(), "an id of its own", fmt::format("{} again", id));
+          entry().fail("an id of its own", fmt::format("{} again", id));
       }
     }
     for (int b = 0; b < 256; ++b) {
       const char byte = static_cast<char>(b);
       if (!vocabulary.find(std::string_view(&byte, 1))) {
-        fail("model.vocab", "a token for each of the 256 bytes", fmt::format("none for byte 0x{:02x}", b));
+        vocab.fail("a token for each of the 256 bytes", fmt::format("none for byte 0x{:02x}", b));
       }
     }
     return vocabulary;
   }
 
   void parse_merges(BytePairEncoder& encoder) const {
-    const array merges = as_array(required(model(), "merges", "model.merges", "an array"), "model.merges");
+    const Field merges = field("model")["merges"];
     const Vocabulary& vocabulary = encoder.vocabulary();
     std::string bytes;
     size_t i = 0;
-    for (const element item : merges) {
-      const auto field = [&, index = i] { return fmt::format("model.merges[{}]", index); };
+    for (const element item : merges.elements()) {
+      const auto entry = [&, index = i] { return merges.at(index, item); };
       ++i;
-      std::string_view parts[2];
-      std::string_view text;
+      std::string_view text, parts[2];
       array pair;
       if (item.get(text) == simdjson::SUCCESS) {
         if (text.starts_with("#version")) continue;  // the first line of merges.txt, as the library skips it
         const size_t space = text.find(' ');
         if (space == text.npos || text.find(' ', space + 1) != text.npos) {
-          fail(field(), "two tokens with a space between", quoted(text));
+          entry().fail("two tokens with a space between");
         }
         parts[0] = text.substr(0, space);
         parts[1] = text.substr(space + 1);
-      } else if (item.get(pair) == simdjson::SUCCESS && pair.size() == 2) {
-        parts[0] = as_string(pair.at(0), field());
-        parts[1] = as_string(pair.at(1), field());
-      } else {
-        fail(field(), "a string or an array of two", describe(item));
+      } else if (item.get(pair) || pair.size() != 2 || pair.at(0).get(parts[0]) || pair.at(1).get(parts[1])) {
+        entry().fail("a string or two strings");
       }
       bytes.clear();
       const auto token = [&](std::string_view part, size_t from) {
         const bool of_alphabet = append_alphabet_bytes(part, bytes);
         const auto id = of_alphabet ? vocabulary.find(std::string_view(bytes).substr(from)) : std::nullopt;
-        if (!id) fail(field(), "two tokens of the vocabulary", quoted(part));
+        if (!id) entry().fail("two tokens of the vocabulary", quoted(part));
         return *id;
       };
       const int32_t left = token(parts[0], 0);
       const int32_t right = token(parts[1], bytes.size());
       const auto result = vocabulary.find(bytes);
-      if (!result) {
-        fail(field(), "tokens that make one of the vocabulary",
-             fmt::format("{} and {}", quoted(parts[0]), quoted(parts[1])));
-      }
-      if (!encoder.add_merge({left, right, *result})) {
-        fail(field(), "each pair once", fmt::format("{} and {} again", quoted(parts[0]), quoted(parts[1])));
-      }
+      const auto both = [&] { return fmt::format("{} and {}", quoted(parts[0]), quoted(parts[1])); };
+      if (!result) entry().fail("tokens that make one of the vocabulary", both());
+      if (!encoder.add_merge({left, right, *result})) entry().fail("each pair once", both() + " again");
     }
   }
 
   std::string file_;
   simdjson::dom::parser parser_;
-  object root_;
+  element root_;
 };
 
 }  // namespace

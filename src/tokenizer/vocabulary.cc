@@ -1,5 +1,7 @@
 #include "tokenizer/vocabulary.h"
 
+#include <algorithm>
+#include <bit>
 #include <cstring>
 
 #include "base/error.h"
@@ -7,7 +9,8 @@
 
 namespace qnext {
 
-Vocabulary::Vocabulary() : slots_(1024), seed_(hash_seed()) {}
+Vocabulary::Vocabulary(size_t expected)
+    : slots_(std::bit_ceil(2 * std::clamp<size_t>(expected, 512, kMaxIds))), seed_(hash_seed()) {}
 
 uint64_t Vocabulary::hash(std::string_view bytes) const {
   uint64_t state = seed_ ^ bytes.size();

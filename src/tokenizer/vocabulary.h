@@ -14,7 +14,8 @@ class Vocabulary {
 
   enum class Added { kYes, kBytesTaken, kIdTaken };
 
-  Vocabulary();
+  /// `expected` tokens will fit without moving; any number may be added.
+  explicit Vocabulary(size_t expected = 0);
   /// Requires 0 <= id < kMaxIds and bytes that are not empty.
   Added add(std::string_view bytes, int32_t id);
 

@@ -5,7 +5,9 @@ import itertools
 import os
 import random
 
-TRANSLATIONS = "/usr/share/locale/{}/LC_MESSAGES/iso_*.mo"  # Debian package iso-codes
+TRANSLATIONS = "/usr/share/locale/{}/LC_MESSAGES/*.mo"  # Debian package iso-codes and what else is there
+SCRIPTS = {"zh": (0x4E00, 0x9FA5), "ar": (0x621, 0x652), "hi": (0x901, 0x963), "th": (0xE01, 0xE4E), "ja": (0x3041, 0x30FA),
+           "ko": (0xAC00, 0xD7A3), "ru": (0x410, 0x44F), "he": (0x5D0, 0x5EA), "ta": (0xB85, 0xBCD), "vi": (0x1EA0, 0x1EF9)}
 LANGUAGES = {"Chinese": "zh_CN", "Chinese, traditional": "zh_TW", "Arabic": "ar", "Hindi": "hi", "Thai": "th",
              "Japanese": "ja", "Korean": "ko", "Russian": "ru", "Hebrew": "he", "Tamil": "ta", "Vietnamese": "vi"}
 SOURCES = {  # language: globs, the first that has files counts (packages: python3, libc6-dev, g++, perl-base, cmake)
@@ -36,7 +38,17 @@ def read_files(patterns, limit):
     return "".join(text)[:limit]
 
 
+def made_up_words(locale, limit):
+    """Words of a script's characters."""
+    rng = random.Random(locale)
+    low, high = SCRIPTS[locale[:2]]
+    words = ("".join(chr(rng.randint(low, high)) for _ in range(rng.randint(1, 9))) + rng.choice([" ", " ", "\n", ", "])
+             for _ in range(limit // 2))
+    return "".join(words)[:limit]
+
+
 def translations(locale, limit):
+    """What is translated on this system, up to `limit` characters with made-up words where that is little."""
     lines = []
     for path in sorted(glob.glob(TRANSLATIONS.format(locale))):
         if os.path.islink(path):
@@ -46,7 +58,8 @@ def translations(locale, limit):
         lines += [f"{catalog[key]} ({key})" if i % 5 == 0 else catalog[key]
                   for i, key in enumerate(sorted(k for k in catalog if isinstance(k, str))) if key]
     separators = itertools.cycle([", ", "\n", "; ", "\r\n\r\n", "。", " ", "\t"])
-    return "".join(line + next(separators) for line in lines)[:limit]
+    text = "".join(line + next(separators) for line in lines)[:limit]
+    return text + made_up_words(locale, limit - len(text))
 
 
 def cut(text, rng):
@@ -118,7 +131,7 @@ def build(special, seed=20250901):
         topics[f"{name} source"] = cut(read_files(patterns, BYTES_PER_TOPIC), rng)
     missing = [name for name, documents in topics.items() if sum(map(len, documents)) < 2000]
     if missing:
-        raise SystemExit(f"no material for {', '.join(missing)}: install iso-codes, libc6-dev, g++, cmake")
+        raise SystemExit(f"no material for {', '.join(missing)}: install libc6-dev, g++, cmake")
     topics["every character"] = list(every_character())
     topics["long runs"] = [unit * (20_000 // len(unit)) for unit in
                            ("a", " ", "\n", " \n", "=", "9", "\u0301", "\u0301\u0323", "👍🏽", "中", "' ", "<|im_", "\r\n\t")]
