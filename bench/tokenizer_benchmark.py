@@ -5,6 +5,7 @@ Two ways of feeding: one long text, and a list of passages of about 2 kB. Prints
 long loading took. The English is the glosses of WordNet (Debian package wordnet-base) or, without them, the licence
 texts and copyright files of the system; it is kept in bench/data/.
 """
+
 import argparse
 import glob
 import json
@@ -103,16 +104,26 @@ def main():
             if ids != expected:
                 sys.exit(f"{name}: {ids} ids, tokenizers has {expected}")
         qnext, theirs = (statistics.median(times[key]) for key in ("qnext", "tokenizers"))
-        results[name] = {"mb": size, "ids": ids, "mb_per_s": size / qnext, "mb_per_s_tokenizers": size / theirs,
-                         "ratio": theirs / qnext}
+        results[name] = {
+            "mb": size,
+            "ids": ids,
+            "mb_per_s": size / qnext,
+            "mb_per_s_tokenizers": size / theirs,
+            "ratio": theirs / qnext,
+        }
     if arguments.json:
         print(json.dumps(results))
         return
-    print(f"load: qnext {ours.load_seconds * 1e3:.0f} ms, tokenizers {tokenizers.__version__} {library_load * 1e3:.0f} ms")
+    print(
+        f"load: qnext {ours.load_seconds * 1e3:.0f} ms, "
+        f"tokenizers {tokenizers.__version__} {library_load * 1e3:.0f} ms"
+    )
     for name, result in results.items():
         if isinstance(result, dict):
-            print(f"{name}, {result['mb']:.1f} MB, {result['ids']:,} ids: qnext {result['mb_per_s']:.1f} MB/s, "
-                  f"tokenizers {result['mb_per_s_tokenizers']:.2f} MB/s, ratio of medians {result['ratio']:.1f}")
+            print(
+                f"{name}, {result['mb']:.1f} MB, {result['ids']:,} ids: qnext {result['mb_per_s']:.1f} MB/s, "
+                f"tokenizers {result['mb_per_s_tokenizers']:.2f} MB/s, ratio of medians {result['ratio']:.1f}"
+            )
 
 
 if __name__ == "__main__":

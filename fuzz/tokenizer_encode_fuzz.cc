@@ -40,9 +40,10 @@ qnext::Tokenizer make_tokenizer() {
     merges += fmt::format("{}\"{}\"", merges.empty() ? "" : ",", pair);
   }
   const std::string json = fmt::format(
-      R"({{"added_tokens":[{{"id":300,"content":"<|a|>","special":true}},{{"id":301,"content":"<|a","normalized":true}},)"
-      R"({{"id":302,"content":"|>"}}],"normalizer":null,"pre_tokenizer":{{"type":"Sequence","pretokenizers":[{{"type":)"
-      R"("Split","pattern":{{"Regex":"{}"}},"behavior":"Isolated","invert":false}},{{"type":"ByteLevel",)"
+      R"({{"added_tokens":[{{"id":300,"content":"<|a|>","special":true}},)"
+      R"({{"id":301,"content":"<|a","normalized":true}},{{"id":302,"content":"|>"}}],"normalizer":null,)"
+      R"("pre_tokenizer":{{"type":"Sequence","pretokenizers":[{{"type":"Split",)"
+      R"("pattern":{{"Regex":"{}"}},"behavior":"Isolated","invert":false}},{{"type":"ByteLevel",)"
       R"("add_prefix_space":false,"use_regex":false}}]}},"decoder":{{"type":"ByteLevel"}},)"
       R"("model":{{"type":"BPE","vocab":{{{}}},"merges":[{}]}}}})",
       [] {

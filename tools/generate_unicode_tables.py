@@ -4,12 +4,13 @@
 The tokenizer must cut text exactly where the `tokenizers` library does, so the classes are asked of that library (its
 Oniguruma carries Unicode 16.0) and not of some Unicode file of another year. The same holds for NFC: the library's
 tables are those of Unicode 9.0, so characters that gained a combining class or a composition later must pass through
-unchanged; utf8proc, which knows them, may not see them ("barriers"). Which characters any newer utf8proc could touch is
-read from unicodedata2, the newest Unicode data there is.
+unchanged; utf8proc, which knows them, may not see them ("barriers"). Which characters any newer utf8proc could touch
+is read from unicodedata2, the newest Unicode data there is.
 
     pip install tokenizers==0.23.3 unicodedata2==18.0.0
     tools/generate_unicode_tables.py > src/tokenizer/unicode_tables.inc
 """
+
 import sys
 
 import tokenizers
@@ -82,12 +83,20 @@ def main():
     count = lambda value: sum(1 for f in flags if f & 3 == value)
     out = sys.stdout
     out.write("// Written by tools/generate_unicode_tables.py; do not edit.\n")
-    out.write(f"// Classes as in tokenizers {tokenizers.__version__}: {count(LETTER)} letters (L), {count(NUMBER)} numbers")
+    out.write(
+        f"// Classes as in tokenizers {tokenizers.__version__}: {count(LETTER)} letters (L), {count(NUMBER)} numbers"
+    )
     out.write(f" (N), {count(SPACE)} spaces (White_Space);\n// {len(unstable)} characters that NFC may touch, ")
-    out.write(f"{len(barrier)} that only a newer NFC than the library's touches (data: Unicode {ucd.unidata_version}).\n")
-    out.write("// A flag set is the low nibble of a character: '@' is none, 'A' letter, 'B' number, 'C' space, +4 NFC may\n")
+    out.write(
+        f"{len(barrier)} that only a newer NFC than the library's touches (data: Unicode {ucd.unidata_version}).\n"
+    )
+    out.write(
+        "// A flag set is the low nibble of a character: '@' is none, 'A' letter, 'B' number, 'C' space, +4 NFC may\n"
+    )
     out.write("// touch it, +8 NFC barrier.\n// clang-format off\n")
-    out.write(f"inline constexpr uint32_t kUnicodeTableEnd = {end * BLOCK:#x};  // code points from here on have no flags\n")
+    out.write(
+        f"inline constexpr uint32_t kUnicodeTableEnd = {end * BLOCK:#x};  // code points from here on have no flags\n"
+    )
     out.write(f"inline constexpr uint8_t kUnicodeBlockIndex[{end}] = {{\n")
     line = ""
     for number in index:

@@ -102,7 +102,8 @@ struct DeltaShape {
 };
 
 /// The operations of the model, coarse enough that a call costs microseconds. Every sum over features or positions is
-/// taken in an order that depends on the row alone: never on the other rows, the number of threads, or the cut.
+/// taken in an order that depends on the row alone: never on the other rows, the number of threads, or the cut. (One
+/// exception: the delta rule takes a lone row recurrently, so its bits may depend on cuts inside a block of 64.)
 /// One thread calls a backend. Shapes: T rows of the batch.
 class Backend {
  public:

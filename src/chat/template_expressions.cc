@@ -34,25 +34,27 @@ std::optional<size_t> position(Int index, size_t size) {
   return static_cast<size_t>(index);
 }
 
-/// Python's slice.indices: which of `size` items a slice takes, in order.
-std::vector<size_t> slice_positions(Budget& budget, size_t size, std::optional<Int> start, std::optional<Int> stop,
-                                    std::optional<Int> step_given) {
-  const Int length = static_cast<Int>(size);
-  const Int step = std::clamp(step_given.value_or(1), -length - 1, length + 1);  // longer steps take no more items
-  if (step_given == Int{0}) throw Failure("slice step cannot be zero");
-  const auto clip = [&](Int i) {
-    if (i < 0) i = i < -length ? -1 : i + length;
-    return std::clamp<Int>(i, step < 0 ? -1 : 0, step < 0 ? length - 1 : length);
-  };
+/// Python's slice.indices: the first position, the one not reached any more, and the step.
+struct SliceBounds {
+  Int first, last, step;
+};
+SliceBounds slice_bounds(size_t size, std::optional<Int> start, std::optional<Int> stop,
+                         std::optional<Int> step_given) {
+  const Int length = static_cast<Int>(size), step = step_given.value_or(1);
+  if (step == 0) throw Failure("slice step cannot be zero");
+  const Int lowest = step < 0 ? -1 : 0, highest = step < 0 ? length - 1 : length;
   const auto bound = [&](std::optional<Int> given, Int otherwise) {
     if (!given) return otherwise;
-    if (*given < 0 && *given < -length) return step < 0 ? Int{-1} : Int{0};
-    return clip(*given);
+    return std::clamp(*given < 0 ? *given + length : *given, lowest, highest);
   };
-  const Int first = bound(start, step < 0 ? length - 1 : 0);
-  const Int last = bound(stop, step < 0 ? -1 : length);
+  return {bound(start, step < 0 ? highest : lowest), bound(stop, step < 0 ? lowest : highest), step};
+}
+
+std::vector<size_t> positions_of(Budget& budget, const SliceBounds& slice, size_t size) {
+  const Int far = static_cast<Int>(size) + 1;
+  const Int step = std::clamp(slice.step, -far, far);  // longer steps take no more items
   std::vector<size_t> positions;
-  for (Int i = first; step < 0 ? i > last : i < last; i += step) {
+  for (Int i = slice.first; step < 0 ? i > slice.last : i < slice.last; i += step) {
     budget.steps(1);
     positions.push_back(static_cast<size_t>(i));
   }
@@ -241,7 +243,8 @@ Value Interpreter::eval_node(const Slice& node) {
     for (size_t at = 0; at < whole.size(); next_code_point(whole, at)) begins.push_back(at);
     begins.push_back(whole.size());
     std::string out;
-    for (const size_t i : slice_positions(budget_, begins.size() - 1, start, stop, step)) {
+    const size_t size = begins.size() - 1;
+    for (const size_t i : positions_of(budget_, slice_bounds(size, start, stop, step), size)) {
       out.append(whole, begins[i], begins[i + 1] - begins[i]);
     }
     budget_.make(out.size());
@@ -251,13 +254,14 @@ Value Interpreter::eval_node(const Slice& node) {
     throw Failure(fmt::format("'{}' object cannot be sliced", type_name(object)));
   }
   const Sequence& sequence = object.sequence();
-  const auto positions = slice_positions(budget_, sequence.items.size(), start, stop, step);
+  const SliceBounds slice = slice_bounds(sequence.items.size(), start, stop, step);
   if (sequence.kind == SequenceKind::kRange) {
-    const Int size = static_cast<Int>(sequence.items.size());
-    const Int new_step = sequence.step * std::clamp(step.value_or(1), -size - 1, size + 1);
-    const Int first = positions.empty() ? sequence.start : *sequence.items[positions.front()].as_int();
-    return make_range(budget_, first, first + new_step * static_cast<Int>(positions.size()), new_step);
+    Int product = 0;
+    if (__builtin_mul_overflow(sequence.step, slice.step, &product)) fail_overflow();
+    return make_range(budget_, sequence.start + slice.first * sequence.step,
+                      sequence.start + slice.last * sequence.step, product);
   }
+  const auto positions = positions_of(budget_, slice, sequence.items.size());
   std::vector<Value> items;
   for (const size_t i : positions) items.push_back(sequence.items[i]);
   return make_sequence(budget_, sequence.kind, std::move(items));

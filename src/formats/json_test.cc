@@ -44,7 +44,8 @@ TEST(ParseJsonObject, RefusesWhatParsersDisagreeAbout) {
 TEST(JsonFields, ChecksTypesAndRanges) {
   const std::string file = "f.json";
   const nlohmann::json tree = parse_json_object(
-      R"({"int":7,"negative":-7,"max":9223372036854775807,"beyond":9223372036854775808,"huge":123456789012345678901234,
+      R"({"int":7,"negative":-7,"max":9223372036854775807,"beyond":9223372036854775808,
+          "huge":123456789012345678901234,
           "real":1.5,"whole":3.0,"true":true,"text":"a\nb","null":null,"list":[1,2],"object":{"inner":0}})",
       file);
   const JsonFields fields(tree, file);

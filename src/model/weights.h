@@ -14,8 +14,8 @@
 
 namespace qnext {
 
-// The parameters of the model, typed. Shapes in comments: D hidden, Hk/Hv key/value heads of DeltaNet with dims K and V,
-// H/Hkv query/KV heads of attention with dim A, E experts of width F.
+// The parameters of the model, typed. Shapes in comments: D hidden, Hk/Hv key/value heads of DeltaNet with dims K and
+// V, H/Hkv query/KV heads of attention with dim A, E experts of width F.
 
 struct GatedDeltaNetWeights {
   Matrix q, k;     ///< [Hk*K, D]
@@ -39,11 +39,11 @@ struct MoeWeights {
   Matrix router;                    ///< [E, D]
   std::vector<MlpWeights> experts;  ///< E
   MlpWeights shared;
-  Matrix shared_gate;               ///< [1, D]
+  Matrix shared_gate;  ///< [1, D]
 };
 
 struct LayerWeights {
-  Vector input_norm;           ///< [D], zero-centred
+  Vector input_norm;  ///< [D], zero-centred
   std::variant<GatedDeltaNetWeights, GatedAttentionWeights> mixer;
   Vector post_attention_norm;  ///< [D], zero-centred
   std::variant<MoeWeights, MlpWeights> mlp;
@@ -54,7 +54,7 @@ struct MtpWeights {
   Vector embedding_norm, hidden_norm;  ///< [D], zero-centred
   Matrix fc;                           ///< [D, 2D], input embedding | hidden
   LayerWeights layer;
-  Vector norm;                         ///< [D], zero-centred
+  Vector norm;  ///< [D], zero-centred
 };
 
 /// All parameters. The matrices are views into the checkpoint's mapped files (kept alive here) or into `owned`.
@@ -72,15 +72,16 @@ struct Weights {
 
 /// The one function that knows checkpoint names. Finds every parameter of `config` in `checkpoint`, in any of the
 /// published spellings (per-expert or fused experts, fused or split DeltaNet projections, bf16/f16/f32 or fp8 with
-/// 128x128 block scales; "model." or "model.language_model." in front), checks shape and dtype, undoes interleavings by
-/// row selection, and refuses tensors that are missing or left over (except rotary_emb.inv_freq, which the config
+/// 128x128 block scales; "model." or "model.language_model." in front), checks shape and dtype, undoes interleavings
+/// by row selection, and refuses tensors that are missing or left over (except rotary_emb.inv_freq, which the config
 /// determines). MTP tensors are there as a group or not at all, and as the config announces if it does. With tied
 /// embeddings the one tensor may bear either name; a checkpoint that holds both keeps both, as in transformers 5.
 /// Throws FileError (tensor, file, expected, found).
 Weights bind_weights(const ModelConfig& config, std::shared_ptr<const SafetensorsCheckpoint> checkpoint);
 
-/// Visits every parameter once, in the order of the model, under its Hugging Face name whatever the checkpoint's spelling:
-/// the interleaved ones as "...linear_attn.in_proj_qkvz.q" (.k .v .z), "...in_proj_ba.b" (.a), "...self_attn.q_proj.q"
+/// Visits every parameter once, in the order of the model, under its Hugging Face name whatever the checkpoint's
+/// spelling: the interleaved ones as "...linear_attn.in_proj_qkvz.q" (.k .v .z), "...in_proj_ba.b" (.a),
+/// "...self_attn.q_proj.q"
 /// (.gate), experts as "...mlp.experts.7.up_proj.weight". A tied head is the embedding and not visited again.
 struct ParameterVisitor {
   std::function<void(const std::string& name, const Matrix&)> matrix;
@@ -88,8 +89,8 @@ struct ParameterVisitor {
 };
 void for_each_parameter(const Weights& weights, const ParameterVisitor& visit);
 
-/// Parameters in total, and those one decoded token touches (of the main stack, without MTP: all but the embedding table
-/// and the experts not chosen). The scales of fp8 are not parameters.
+/// Parameters in total, and those one decoded token touches (of the main stack, without MTP: all but the embedding
+/// table and the experts not chosen). The scales of fp8 are not parameters.
 struct ParameterCount {
   int64_t total = 0, active = 0;
 };

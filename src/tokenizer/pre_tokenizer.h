@@ -9,7 +9,8 @@ namespace qnext {
 
 /// The split pattern of Qwen2, Qwen2.5, Qwen3 and Qwen3-Next.
 inline constexpr std::string_view kQwenPattern =
-    R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)";
+    R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}|)"
+    R"( ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)";
 
 /// Where the piece of kQwenPattern that begins at `begin` ends. Requires well-formed UTF-8 and begin < text.size().
 /// The pattern matches at every position, so pieces follow each other without gaps.

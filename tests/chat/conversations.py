@@ -122,7 +122,7 @@ FILTERS = ["tojson", "tojson(indent=2)", "tojson(ensure_ascii=true)", "tojson(so
            "sort(attribute='age')", "sort(case_sensitive=true)", "unique|list", "map('upper')|list", "map(attribute='name')|list",
            "map(attribute='age', default=0)|list", "map('int', 9)|join('/')", "select|list", "select('odd')|list", "select('string')|list",
            "reject('none')|list", "selectattr('on')|list", "selectattr('age', 'gt', 2)|list", "rejectattr('age', 'defined')|list",
-           "sum", "sum(attribute='age')", "sum(start=5)", "min", "max", "abs", "round", "round(1)", "round(1, 'floor')", "e",
+           "sum", "sum(attribute='age')", "sum(start=5)", "min", "max", "abs", "round", "round(1)", "round(1, 'floor')", "e ~ ''",
            "indent", "indent(2, true)", "indent(first=true, blank=true)", "wordcount", "batch(2)|list", "batch(2, 0)|list", "attr('k')",
            "format(1, 2)", "length + 1", "max(attribute='age')"]
 TESTS = ["defined", "undefined", "none", "string", "mapping", "sequence", "iterable", "number", "integer", "float", "boolean", "true",

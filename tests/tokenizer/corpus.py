@@ -1,4 +1,5 @@
 """Texts to compare tokenizers on: deterministic, from what Debian packages install and from Unicode's own ranges."""
+
 import gettext
 import glob
 import itertools
@@ -6,10 +7,31 @@ import os
 import random
 
 TRANSLATIONS = "/usr/share/locale/{}/LC_MESSAGES/*.mo"  # Debian package iso-codes and what else is there
-SCRIPTS = {"zh": (0x4E00, 0x9FA5), "ar": (0x621, 0x652), "hi": (0x901, 0x963), "th": (0xE01, 0xE4E), "ja": (0x3041, 0x30FA),
-           "ko": (0xAC00, 0xD7A3), "ru": (0x410, 0x44F), "he": (0x5D0, 0x5EA), "ta": (0xB85, 0xBCD), "vi": (0x1EA0, 0x1EF9)}
-LANGUAGES = {"Chinese": "zh_CN", "Chinese, traditional": "zh_TW", "Arabic": "ar", "Hindi": "hi", "Thai": "th",
-             "Japanese": "ja", "Korean": "ko", "Russian": "ru", "Hebrew": "he", "Tamil": "ta", "Vietnamese": "vi"}
+SCRIPTS = {
+    "zh": (0x4E00, 0x9FA5),
+    "ar": (0x621, 0x652),
+    "hi": (0x901, 0x963),
+    "th": (0xE01, 0xE4E),
+    "ja": (0x3041, 0x30FA),
+    "ko": (0xAC00, 0xD7A3),
+    "ru": (0x410, 0x44F),
+    "he": (0x5D0, 0x5EA),
+    "ta": (0xB85, 0xBCD),
+    "vi": (0x1EA0, 0x1EF9),
+}
+LANGUAGES = {
+    "Chinese": "zh_CN",
+    "Chinese, traditional": "zh_TW",
+    "Arabic": "ar",
+    "Hindi": "hi",
+    "Thai": "th",
+    "Japanese": "ja",
+    "Korean": "ko",
+    "Russian": "ru",
+    "Hebrew": "he",
+    "Tamil": "ta",
+    "Vietnamese": "vi",
+}
 SOURCES = {  # language: globs, the first that has files counts (packages: python3, libc6-dev, g++, perl-base, cmake)
     "Python": ["/usr/lib/python3*/*.py"],
     "C": ["/usr/include/*.h"],
@@ -42,8 +64,10 @@ def made_up_words(locale, limit):
     """Words of a script's characters."""
     rng = random.Random(locale)
     low, high = SCRIPTS[locale[:2]]
-    words = ("".join(chr(rng.randint(low, high)) for _ in range(rng.randint(1, 9))) + rng.choice([" ", " ", "\n", ", "])
-             for _ in range(limit // 2))
+    words = (
+        "".join(chr(rng.randint(low, high)) for _ in range(rng.randint(1, 9))) + rng.choice([" ", " ", "\n", ", "])
+        for _ in range(limit // 2)
+    )
     return "".join(words)[:limit]
 
 
@@ -55,8 +79,11 @@ def translations(locale, limit):
             continue
         with open(path, "rb") as file:
             catalog = gettext.GNUTranslations(file)._catalog
-        lines += [f"{catalog[key]} ({key})" if i % 5 == 0 else catalog[key]
-                  for i, key in enumerate(sorted(k for k in catalog if isinstance(k, str))) if key]
+        lines += [
+            f"{catalog[key]} ({key})" if i % 5 == 0 else catalog[key]
+            for i, key in enumerate(sorted(k for k in catalog if isinstance(k, str)))
+            if key
+        ]
     separators = itertools.cycle([", ", "\n", "; ", "\r\n\r\n", "。", " ", "\t"])
     text = "".join(line + next(separators) for line in lines)[:limit]
     return text + made_up_words(locale, limit - len(text))
@@ -73,18 +100,96 @@ def cut(text, rng):
     return documents
 
 
-EMOJI = ["👩‍👩‍👧‍👦", "🏳️‍🌈", "👍🏽", "🇩🇪🇯🇵", "1️⃣", "❤️‍🔥", "🧑🏿‍🚀", "😀", "✈️", "🫱🏻‍🫲🏿", "\u200d", "\ufe0f", "🏴󠁧󠁢󠁥󠁮󠁧󠁿"]
+EMOJI = [
+    "👩‍👩‍👧‍👦",
+    "🏳️‍🌈",
+    "👍🏽",
+    "🇩🇪🇯🇵",
+    "1️⃣",
+    "❤️‍🔥",
+    "🧑🏿‍🚀",
+    "😀",
+    "✈️",
+    "🫱🏻‍🫲🏿",
+    "\u200d",
+    "\ufe0f",
+    "🏴󠁧󠁢󠁥󠁮󠁧󠁿",
+]
 SPACES = [" ", "  ", "\t", "\n", "\r\n", "\r", "\u00a0", "\u3000", "\u2003", "\u2028", "\u0085", "\v", "\f", " " * 9]
-MARKS = ["\u0301", "\u0323", "\u0308", "\u0345", "\u0334", "\u093c", "\u094d", "\u0e48", "\u3099", "\u05b0", "\u0655",
-         "\u0f71", "\u1dfa", "\U00010f46", "\U00011930", "\U00010efd", "\u1161", "\u11a8", "\u200c"]
-BASES = list("aeoAESsuy") + ["\u1100", "\uac00", "\u0915", "\u304b", "\u05d0", "\u0627", "\U00011935", "\u212b", "\u2126",
-                             "\ufb1d", "\uf900", "\u0958", "\u1e9b", "\u00e9", "\U000105d2"]
-CONTRACTIONS = ["'s", "'S", "'t", "'re", "'VE", "'Ll", "'m", "'d", "'\u017f", "'", "'x", "''s", "\u2019s", "'\u212a", "'l"]
+MARKS = [
+    "\u0301",
+    "\u0323",
+    "\u0308",
+    "\u0345",
+    "\u0334",
+    "\u093c",
+    "\u094d",
+    "\u0e48",
+    "\u3099",
+    "\u05b0",
+    "\u0655",
+    "\u0f71",
+    "\u1dfa",
+    "\U00010f46",
+    "\U00011930",
+    "\U00010efd",
+    "\u1161",
+    "\u11a8",
+    "\u200c",
+]
+BASES = list("aeoAESsuy") + [
+    "\u1100",
+    "\uac00",
+    "\u0915",
+    "\u304b",
+    "\u05d0",
+    "\u0627",
+    "\U00011935",
+    "\u212b",
+    "\u2126",
+    "\ufb1d",
+    "\uf900",
+    "\u0958",
+    "\u1e9b",
+    "\u00e9",
+    "\U000105d2",
+]
+CONTRACTIONS = [
+    "'s",
+    "'S",
+    "'t",
+    "'re",
+    "'VE",
+    "'Ll",
+    "'m",
+    "'d",
+    "'\u017f",
+    "'",
+    "'x",
+    "''s",
+    "\u2019s",
+    "'\u212a",
+    "'l",
+]
 CONTROL = [chr(c) for c in (*range(0x20), 0x7F, *range(0x80, 0xA0), 0x200B, 0xAD, 0xFEFF, 0xFFFD, 0xFFFF)]
 WORDS = "the of Lighthouse keeper went 12345 3.14 x_1 foo() // http://a.b/c?d=e -- ... \\n {} [] <tag> ½ Ⅷ ²".split()
-RANGES = [(0x20, 0x7F), (0xA0, 0x250), (0x300, 0x370), (0x370, 0x530), (0x590, 0x700), (0x900, 0xE00), (0xE00, 0xF00),
-          (0x1100, 0x1200), (0x2000, 0x2800), (0x3000, 0x3400), (0x4E00, 0x5200), (0xAC00, 0xAE00), (0x1F300, 0x1FB00),
-          (0, 0xD800), (0xE000, 0x110000)]
+RANGES = [
+    (0x20, 0x7F),
+    (0xA0, 0x250),
+    (0x300, 0x370),
+    (0x370, 0x530),
+    (0x590, 0x700),
+    (0x900, 0xE00),
+    (0xE00, 0xF00),
+    (0x1100, 0x1200),
+    (0x2000, 0x2800),
+    (0x3000, 0x3400),
+    (0x4E00, 0x5200),
+    (0xAC00, 0xAE00),
+    (0x1F300, 0x1FB00),
+    (0, 0xD800),
+    (0xE000, 0x110000),
+]
 
 
 def random_string(rng, special):
@@ -133,8 +238,10 @@ def build(special, seed=20250901):
     if missing:
         raise SystemExit(f"no material for {', '.join(missing)}: install libc6-dev, g++, cmake")
     topics["every character"] = list(every_character())
-    topics["long runs"] = [unit * (20_000 // len(unit)) for unit in
-                           ("a", " ", "\n", " \n", "=", "9", "\u0301", "\u0301\u0323", "👍🏽", "中", "' ", "<|im_", "\r\n\t")]
+    topics["long runs"] = [
+        unit * (20_000 // len(unit))
+        for unit in ("a", " ", "\n", " \n", "=", "9", "\u0301", "\u0301\u0323", "👍🏽", "中", "' ", "<|im_", "\r\n\t")
+    ]
     topics["random strings"] = [random_string(rng, special) for _ in range(100_000)]
     topics["invalid UTF-8"] = list(invalid_utf8(rng, topics["random strings"][:4000] + topics["Thai"][:50]))
     return topics

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <cerrno>
 #include <cmath>
 #include <cstring>
 #include <vector>
@@ -62,6 +63,7 @@ class CpuBackend final : public Backend {
   std::string_view name() const override { return name_; }
 
   Buffer allocate(int64_t bytes) override {
+    QNEXT_CHECK(bytes >= 0, "{} bytes", bytes);
     if (bytes == 0) return {};
     void* data = ::mmap(nullptr, static_cast<size_t>(bytes), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (data == MAP_FAILED) throw Error(fmt::format("cannot allocate {} bytes: {}", bytes, std::strerror(errno)));
@@ -72,7 +74,10 @@ class CpuBackend final : public Backend {
   }
 
   void embed(const Matrix& table, std::span<const int32_t> tokens, Rows out) override {
-    for (size_t t = 0; t < tokens.size(); ++t) k_.expand_row(table, tokens[t], out.row(static_cast<int64_t>(t)));
+    for (size_t t = 0; t < tokens.size(); ++t) {
+      QNEXT_CHECK(tokens[t] >= 0 && tokens[t] < table.rows, "token {} of {}", tokens[t], table.rows);
+      k_.expand_row(table, tokens[t], out.row(static_cast<int64_t>(t)));
+    }
   }
 
   void linear(Rows x, std::span<const Linear> products) override {
@@ -117,6 +122,7 @@ class CpuBackend final : public Backend {
   }
 
   void causal_conv1d_silu(std::span<const ConvSegment> segments, Rows x, Vector taps, int64_t kernel, Rows out) override {
+    QNEXT_CHECK(kernel >= 1 && kernel <= kMaxConvKernel && taps.size == kernel * x.cols, "kernel {}", kernel);
     constexpr int64_t kChannels = 256;
     const int64_t parts = (x.cols + kChannels - 1) / kChannels;
     pool_.parallel_for(static_cast<int64_t>(segments.size()) * parts, [&](int64_t task, int) {
@@ -221,7 +227,7 @@ class CpuBackend final : public Backend {
       const int64_t begin = task * kPanelRows, end = std::min(begin + kPanelRows, w.gate.rows);
       swiglu(x, nullptr, x.rows, w, begin, end, hidden, nullptr, thread);
     });
-    linear_one(hidden, w.down, y);
+    Backend::linear(hidden, w.down, y);
   }
 
   void add_gated(Rows y, Rows x, Rows gate) override {
@@ -232,11 +238,6 @@ class CpuBackend final : public Backend {
 
  private:
   static int64_t panels(const Matrix& w) { return (w.rows + kPanelRows - 1) / kPanelRows; }
-  void linear_one(Rows x, const Matrix& w, Rows y) {
-    const Linear product{&w, y};
-    linear(x, {&product, 1});
-  }
-
   float* scratch(int thread, int64_t floats) { return scratch_[static_cast<size_t>(thread)].floats(floats); }
   /// Room for two expanded weight panels (gate and up).
   float* panel(int thread, int64_t cols) { return scratch(thread, 2 * kPanelRows * cols); }
@@ -250,7 +251,7 @@ class CpuBackend final : public Backend {
     });
   }
 
-  /// hidden[out_index[i]][begin..end) = silu(gate x) * up x for the given rows of x.
+  /// hidden[out_index[i]][begin..end) = silu(gate x) * up x for the given rows of x; a null index is the identity.
   void swiglu(Rows x, const int32_t* x_index, int64_t tokens, const MlpWeights& w, int64_t begin, int64_t end, Rows hidden,
               const int32_t* out_index, int thread) {
     float* weights = panel(thread, x.cols);
@@ -286,7 +287,12 @@ class CpuBackend final : public Backend {
     int64_t span_begin, span_end;
     float* partials;  ///< the softmax state of the one span; null: the task runs all spans and finishes the tile
   };
+  struct AttentionRows {  ///< the query rows of the tile a thread works on
+    std::vector<const float*> queries;
+    std::vector<int64_t> positions;
+  };
   std::vector<AttentionTask> attention_tasks_;
+  std::vector<AttentionRows> attention_rows_{static_cast<size_t>(pool_.size())};
   Scratch attention_partials_;
   // experts(): the (row, slot) pairs sorted by expert, kept to reuse their memory.
   struct ExpertTask {
@@ -356,9 +362,13 @@ void CpuBackend::gated_attention(std::span<const AttentionSegment> segments, con
       partials += state_floats;
     }
   });
-  const auto run_span = [&](const Tile& tile, int64_t span, float* state_memory, float* scores) {
-    const float* queries[4 * kAttentionRows];
-    int64_t positions[4 * kAttentionRows];
+  for (AttentionRows& rows : attention_rows_) {
+    rows.queries.resize(static_cast<size_t>(tile_rows));
+    rows.positions.resize(static_cast<size_t>(tile_rows));
+  }
+  const auto run_span = [&](const Tile& tile, int64_t span, float* state_memory, float* scores, int thread) {
+    const float** queries = attention_rows_[static_cast<size_t>(thread)].queries.data();
+    int64_t* positions = attention_rows_[static_cast<size_t>(thread)].positions.data();
     const int64_t rows = tile.tokens * group;
     for (int64_t r = 0; r < rows; ++r) {
       const int64_t token = tile.token + r / group;
@@ -379,13 +389,13 @@ void CpuBackend::gated_attention(std::span<const AttentionSegment> segments, con
   pool_.parallel_for(static_cast<int64_t>(tasks.size()), [&](int64_t i, int thread) {
     const AttentionTask& task = tasks[static_cast<size_t>(i)];
     float* memory = scratch(thread, score_floats + 2 * state_floats);
-    if (task.partials != nullptr) return run_span(task.tile, task.span_begin, task.partials, memory);
+    if (task.partials != nullptr) return run_span(task.tile, task.span_begin, task.partials, memory, thread);
     const int64_t rows = task.tile.tokens * group;
     float* part_memory = memory + score_floats + state_floats;
     const SoftmaxState total = softmax_state(memory + score_floats, rows, dim);
     const SoftmaxState part{part_memory, part_memory + rows, part_memory + 2 * rows};
     for (int64_t span = task.span_begin; span < task.span_end; ++span) {
-      run_span(task.tile, span, part_memory, memory);
+      run_span(task.tile, span, part_memory, memory, thread);
       merge(total, part, rows, dim);
     }
     finish(task.tile, total);
@@ -423,6 +433,8 @@ void CpuBackend::route(Rows logits, int64_t k, bool normalise, int32_t* experts,
     } else {
       for (int64_t e = 0; e < logits.cols; ++e) sum += std::exp(l[e] - largest);
     }
+    // A NaN loses every comparison above; the softmax over all experts would be NaN, and so are the weights.
+    if (!k_.all_finite(l, logits.cols)) sum = NAN;
     for (int64_t i = 0; i < k; ++i) w[i] /= sum;
   });
 }

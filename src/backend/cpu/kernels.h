@@ -11,7 +11,10 @@ inline constexpr int64_t kPanelRows = 32;
 /// Keys over which attention runs one online softmax; the partial results of spans are merged in order.
 inline constexpr int64_t kSpanKeys = 4096;
 
-/// Query rows of one KV head that one attention task takes: (token, head of the group) pairs.
+/// Longest causal convolution.
+inline constexpr int64_t kMaxConvKernel = 16;
+/// Query rows of one KV head that one attention task takes: (token, head of the group) pairs; more when the
+/// group alone has more.
 inline constexpr int64_t kAttentionRows = 32;
 
 /// Running softmax of some query rows: o[r] = sum of exp(s - m[r]) v, l[r] = sum of exp(s - m[r]).
@@ -35,7 +38,7 @@ struct DeltaHead {
 };
 /// Floats of scratch that gated_delta_chunk needs.
 inline int64_t delta_scratch_floats(int64_t key_dim, int64_t value_dim) {
-  return 2 * kBlockTokens * (kBlockTokens + value_dim) + kBlockTokens * key_dim + 4 * kBlockTokens;
+  return kBlockTokens * (2 * kBlockTokens + 2 * value_dim + 2 * key_dim + 5);
 }
 
 /// The inner loops, one table per instruction set. None allocates or starts threads. All tables compute the same sums,
@@ -50,6 +53,7 @@ struct Kernels {
   void (*add)(float* x, const float* y, int64_t n);
   void (*scale_add)(float* y, const float* x, float scale, int64_t n);  ///< y += scale * x
   bool (*all_finite)(const float* x, int64_t n);
+  void (*exp)(float* x, int64_t n);  ///< x = e^x
   /// x * gain' / sqrt(mean(x²) + eps), gain' = gain + gain_offset.
   void (*rms_norm)(const float* x, const float* gain, float gain_offset, float eps, float* out, int64_t n);
   void (*gated_rms_norm)(float* x, const float* z, const float* gain, float eps, int64_t n);

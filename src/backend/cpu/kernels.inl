@@ -35,7 +35,7 @@ inline Vec partial_load_weights(const WeightRow& row, int64_t c, int64_t n) {
   return Vec::load(lanes);
 }
 
-/// out[m * ldout + n] = x[m] . w[n]. Each sum runs over the columns in one accumulator, so its value does not depend on
+/// y[m][r + n] = x[m] . w[n]. Each sum runs over the columns in one accumulator, so its value does not depend on
 /// kTokens or kRows.
 template <DType kType, int kTokens, int kRows>
 inline void dot_tile(const float* const* x, const WeightRow* w, int64_t cols, float* const* y, int64_t r) {
@@ -157,6 +157,10 @@ bool all_finite(const float* x, int64_t n) {
   return sum.sum() == 0.0f;
 }
 
+void exp(float* x, int64_t n) {
+  for_lanes(n, [&](int64_t i, int64_t lanes) { store_lanes(exp(load_lanes(x + i, lanes)), x + i, lanes); });
+}
+
 inline float sum_of_squares(const float* x, int64_t n) {
   Vec sum = Vec::zero();
   for_lanes(n, [&](int64_t i, int64_t lanes) {
@@ -212,7 +216,6 @@ void rope(float* x, const float* cos, const float* sin, int64_t pairs) {
 
 void causal_conv1d_silu(const ConvSegment& segment, const float* x, int64_t ldx, const float* taps, int64_t kernel,
                         int64_t channels, int64_t begin, int64_t end, float* out, int64_t ldout) {
-  constexpr int64_t kMaxKernel = 16;
   const int64_t past = kernel - 1;
   // Row t of the input as seen from this segment: t < 0 is in the state.
   const auto input = [&](int64_t t) {
@@ -220,7 +223,7 @@ void causal_conv1d_silu(const ConvSegment& segment, const float* x, int64_t ldx,
   };
   for_lanes(end - begin, [&](int64_t i, int64_t lanes) {
     const int64_t c = begin + i;
-    Vec tap[kMaxKernel];  // tap[m] of these channels; taps are stored channel by channel
+    Vec tap[kMaxConvKernel];  // tap[m] of these channels; taps are stored channel by channel
     for (int64_t m = 0; m < kernel; ++m) {
       float column[Vec::kLanes] = {};
       for (int64_t lane = 0; lane < lanes; ++lane) column[lane] = taps[(c + lane) * kernel + m];
@@ -343,45 +346,52 @@ void gated_delta_step(const DeltaHead& h) {
 ///   S  <- gamma_last S + sum of exp(G_last - G_i) k_i u_iᵀ
 void gated_delta_chunk(const DeltaHead& h, int64_t rows, float* scratch) {
   const int64_t dk = h.key_dim, dv = h.value_dim;
-  float* kk = scratch;                        // [rows, 64] -beta_i D_ij k_i.k_j below the diagonal
-  float* qk = kk + kBlockTokens * kBlockTokens;  // [rows, 64] D_ij q_i.k_j up to the diagonal
+  float* kk = scratch;                           // [rows, 64] -beta_i D_ij k_i.k_j below the diagonal, else 0
+  float* qk = kk + kBlockTokens * kBlockTokens;  // [rows, 64] D_ij q_i.k_j up to the diagonal, else 0
   float* u = qk + kBlockTokens * kBlockTokens;   // [rows, V]
   float* qs = u + kBlockTokens * dv;             // [rows, V]
   float* faded = qs + kBlockTokens * dv;         // [rows, K] exp(G_last - G_i) k_i
-  float* sums = faded + kBlockTokens * dk;       // [rows] G
-  float* gamma = sums + kBlockTokens;            // [rows]
-  float* zeros = gamma + kBlockTokens;           // [rows]
-  float* ones = zeros + kBlockTokens;            // [rows]
-  float running = 0.0f;
-  for (int64_t i = 0; i < rows; ++i) {
-    running += h.log_decay[i * h.gate_stride];
-    sums[i] = running;
-    gamma[i] = std::exp(running);
+  float* keys = faded + kBlockTokens * dk;       // [K, 64] the keys, tokens fastest; columns of missing rows are 0
+  float* gamma = keys + kBlockTokens * dk;       // [64]
+  float* fade = gamma + kBlockTokens;            // [64] exp(G_last - G_i)
+  float* decay = fade + kBlockTokens;            // [64] D_ij of one row i
+  float* zeros = decay + kBlockTokens;           // [64]
+  float* ones = zeros + kBlockTokens;            // [64]
+  // In double: after one decay of -300, f32 would hold the sum of the next ones to 3e-5, and D of close rows no better.
+  double sums[kBlockTokens];
+  double running = 0.0;
+  for (int64_t i = 0; i < rows; ++i) sums[i] = running += static_cast<double>(h.log_decay[i * h.gate_stride]);
+  for (int64_t i = 0; i < kBlockTokens; ++i) {
+    gamma[i] = i < rows ? static_cast<float>(sums[i]) : 0.0f;
+    fade[i] = i < rows ? static_cast<float>(running - sums[i]) : 0.0f;
     zeros[i] = 0.0f;
     ones[i] = 1.0f;
   }
-  for (int64_t i = 0; i < rows * dv; ++i) u[i] = qs[i] = 0.0f;
+  exp(gamma, kBlockTokens);
+  exp(fade, kBlockTokens);
+  for (int64_t d = 0; d < dk; ++d) {
+    for (int64_t j = 0; j < kBlockTokens; ++j) keys[d * kBlockTokens + j] = j < rows ? h.k[j * h.qk_stride + d] : 0.0f;
+  }
+  for (float* p = kk; p < faded; ++p) *p = 0.0f;  // kk, qk, u, qs
+  accumulate(kk, kBlockTokens, zeros, h.k, h.qk_stride, 1, keys, kBlockTokens, rows, dk, kBlockTokens);
+  accumulate(qk, kBlockTokens, zeros, h.q, h.qk_stride, 1, keys, kBlockTokens, rows, dk, kBlockTokens);
   accumulate(u, dv, zeros, h.k, h.qk_stride, 1, h.state, dv, rows, dk, dv);
-  accumulate(qs, dv, gamma, h.q, h.qk_stride, 1, h.state, dv, rows, dk, dv);
+  accumulate(qs, dv, zeros, h.q, h.qk_stride, 1, h.state, dv, rows, dk, dv);
   for (int64_t i = 0; i < rows; ++i) {
-    const float* k = h.k + i * h.qk_stride;
-    const float* q = h.q + i * h.qk_stride;
     const float beta = h.beta[i * h.gate_stride];
-    for (int64_t j = 0; j <= i; ++j) {
-      const float* other = h.k + j * h.qk_stride;
-      const float decay = std::exp(sums[i] - sums[j]);
-      qk[i * kBlockTokens + j] = decay * dot(q, other, dk);
-      kk[i * kBlockTokens + j] = j < i ? -beta * decay * dot(k, other, dk) : 0.0f;
+    for (int64_t j = 0; j <= i; ++j) decay[j] = static_cast<float>(sums[i] - sums[j]);
+    exp(decay, i + 1);
+    for (int64_t j = 0; j < kBlockTokens; ++j) {
+      float &a = kk[i * kBlockTokens + j], &p = qk[i * kBlockTokens + j];
+      a = j < i ? -beta * decay[j] * a : 0.0f;
+      p = j <= i ? decay[j] * p : 0.0f;
     }
-    for (int64_t j = i + 1; j < rows; ++j) qk[i * kBlockTokens + j] = 0.0f;
-    const float fade = std::exp(running - sums[i]);
     for_lanes(dk, [&](int64_t d, int64_t lanes) {
-      store_lanes(load_lanes(k + d, lanes) * Vec::set(fade), faded + i * dk + d, lanes);
+      store_lanes(load_lanes(h.k + i * h.qk_stride + d, lanes) * Vec::set(fade[i]), faded + i * dk + d, lanes);
     });
-    const float* v = h.v + i * h.v_stride;
     for_lanes(dv, [&](int64_t c, int64_t lanes) {
       const Vec predicted = Vec::set(gamma[i]) * load_lanes(u + i * dv + c, lanes);
-      store_lanes(Vec::set(beta) * (load_lanes(v + c, lanes) - predicted), u + i * dv + c, lanes);
+      store_lanes(Vec::set(beta) * (load_lanes(h.v + i * h.v_stride + c, lanes) - predicted), u + i * dv + c, lanes);
     });
     accumulate(u + i * dv, dv, ones, kk + i * kBlockTokens, 0, 1, u, dv, 1, i, dv);
   }
@@ -396,8 +406,8 @@ void gated_delta_chunk(const DeltaHead& h, int64_t rows, float* scratch) {
     accumulate(h.out + i * h.out_stride, h.out_stride, ones, qk + i * kBlockTokens, kBlockTokens, 1, u, dv, count,
                i + count, dv);
   }
-  float* last = zeros;  // reused: the state's decay, one factor for all of its rows
-  for (int64_t i = 0; i < kBlockTokens; ++i) last[i] = std::exp(running);
+  float* last = decay;  // reused: the state's decay, one factor for all of its rows
+  for (int64_t i = 0; i < kBlockTokens; ++i) last[i] = gamma[rows - 1];
   for (int64_t d = 0; d < dk; d += kBlockTokens) {
     const int64_t count = dk - d < kBlockTokens ? dk - d : kBlockTokens;
     accumulate(h.state + d * dv, dv, last, faded + d, 1, dk, u, dv, count, rows, dv);
@@ -547,7 +557,20 @@ void attention_span(const float* const* q, const int64_t* position, int64_t rows
   }
 }
 
-inline constexpr Kernels kTable{kIsa,          matmul,          expand_row,       add,
-                                scale_add,     all_finite,      rms_norm,         gated_rms_norm,
-                                l2_norm,       silu_multiply,   sigmoid_multiply, rope,
-                                causal_conv1d_silu, gated_delta_step, gated_delta_chunk, attention_span};
+inline constexpr Kernels kTable{.isa = kIsa,
+                                .matmul = matmul,
+                                .expand_row = expand_row,
+                                .add = add,
+                                .scale_add = scale_add,
+                                .all_finite = all_finite,
+                                .exp = exp,
+                                .rms_norm = rms_norm,
+                                .gated_rms_norm = gated_rms_norm,
+                                .l2_norm = l2_norm,
+                                .silu_multiply = silu_multiply,
+                                .sigmoid_multiply = sigmoid_multiply,
+                                .rope = rope,
+                                .causal_conv1d_silu = causal_conv1d_silu,
+                                .gated_delta_step = gated_delta_step,
+                                .gated_delta_chunk = gated_delta_chunk,
+                                .attention_span = attention_span};

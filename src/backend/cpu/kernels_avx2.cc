@@ -22,7 +22,6 @@ constexpr Isa kIsa = Isa::kAvx2;
 #include "backend/cpu/simd.h"
 #include "backend/cpu/kernels.inl"
 }  // namespace
-
 }  // namespace qnext
 
 #if defined(__clang__)
@@ -33,5 +32,4 @@ constexpr Isa kIsa = Isa::kAvx2;
 
 namespace qnext {
 const Kernels& kernels_avx2() { return kTable; }
-
 }  // namespace qnext

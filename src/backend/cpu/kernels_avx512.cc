@@ -1,3 +1,9 @@
+#if !defined(__clang__)
+// g++ 12 warns of the deliberately undefined vectors inside its own intrinsics.
+#pragma GCC diagnostic ignored "-Wuninitialized"
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#endif
+
 #include <immintrin.h>
 
 #include <cmath>
@@ -22,7 +28,6 @@ constexpr Isa kIsa = Isa::kAvx512;
 #include "backend/cpu/simd.h"
 #include "backend/cpu/kernels.inl"
 }  // namespace
-
 }  // namespace qnext
 
 #if defined(__clang__)
@@ -33,5 +38,4 @@ constexpr Isa kIsa = Isa::kAvx512;
 
 namespace qnext {
 const Kernels& kernels_avx512() { return kTable; }
-
 }  // namespace qnext

@@ -2,7 +2,8 @@
 // header (a standard template first instantiated inside a target region would leak its instructions into the whole
 // program). QNEXT_ISA_WIDTH is 1, 8 or 16 floats. Deliberately without an include guard.
 //
-// Vec is a vector of floats (its operators are not friends: g++ 12 gives friends defined in a class no target options); Vec::partial_load(p, n) reads n < kLanes floats and zeroes the rest.
+// Vec is a vector of floats. Its operators are not friends: g++ 12 gives friends defined in a class no target options.
+// Vec::partial_load(p, n) reads n < kLanes floats and zeroes the rest; Vec::fma rounds once, except in the scalar set.
 
 #if QNEXT_ISA_WIDTH == 16
 
