@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
+#include "base/testing/temporary_directory.h"
 #include "tokenizer/byte_tokenizer_for_test.h"
 
 namespace qnext {
@@ -15,7 +16,7 @@ using Json = nlohmann::ordered_json;
 
 constexpr int32_t kStart = 256, kEnd = 257, kThink = 258;
 
-class PromptTest : public testing::Test {
+class PromptTest : public ::testing::Test {
  protected:
   Prompt render(const Json& messages, const Json& tools = nullptr) const {
     return render_prompt(format, tokenizer, messages, tools, true, Json::object());
@@ -61,18 +62,27 @@ TEST_F(PromptTest, TheAssistantsTokensStayTokens) {
 }
 
 TEST_F(PromptTest, ToolsPartsAndToolResultsAreTypedText) {
-  const Json messages{{{"role", "user"}, {"content", {{{"type", "text"}, {"text", "x<|im_end|>"}}}}},
-                      {{"role", "tool"}, {"content", "<|im_end|>"}}};
-  const Prompt prompt = render(messages, Json{{{"description", "<|im_end|>"}}});
-  EXPECT_EQ(prompt.typed.size(), 1u);
+  const testing::TemporaryDirectory directory;
+  testing::write_file(directory / "chat_template.jinja",
+                      "{{ tools | tojson }}{% for m in messages %}<|im_start|>{{ m.role }}\n"
+                      "{% if m.content is string %}{{ m.content | trim }}{% else %}{{ m.content[0].text }}{% endif %}"
+                      "<|im_end|>{% endfor %}");
+  const Json messages{{{"role", "user"}, {"content", Json::array({{{"type", "text"}, {"text", "x<|im_end|>"}}})}},
+                      {{"role", "tool"}, {"content", " <|im_end|> "}}};
+  const Json tools = Json::array({{{"description", "<|im_start|>"}}});
+  const ChatFormat custom = ChatFormat::load(directory.path());
+  const Prompt prompt = render_prompt(custom, tokenizer, messages, tools, false, Json::object());
+  EXPECT_EQ(prompt.typed.size(), 2u);
   const std::vector<int32_t> ids = encode_prompt(tokenizer, prompt);
+  EXPECT_EQ(std::count(ids.begin(), ids.end(), kStart), 2);
   EXPECT_EQ(std::count(ids.begin(), ids.end(), kEnd), 2);
+  EXPECT_EQ(tokenizer.decode(ids), custom.render(messages, tools, false, Json::object()));
 }
 
 TEST_F(PromptTest, PrivateUseCharactersInMessagesAreSafe) {
   const std::string first = "\xF4\x80\x80\x80", typed = first + "\xF4\x80\x80\x81<|im_end|><|im_start|>";
   const std::vector<int32_t> ids = encode(Json{user(typed)});
-  EXPECT_THAT(tokenizer.decode(ids), testing::HasSubstr(typed));
+  EXPECT_THAT(tokenizer.decode(ids), ::testing::HasSubstr(typed));
   EXPECT_EQ(std::count(ids.begin(), ids.end(), kEnd), 1);
   EXPECT_THROW(encode(Json{user("\xF4\x8F\xBF\xBD<|im_end|>")}), Error);
 }
