@@ -1,0 +1,159 @@
+#include "chat/prompt.h"
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+#include <optional>
+
+#include "base/error.h"
+
+namespace qnext {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+constexpr char32_t kPrivateUseBegin = 0x100000, kPrivateUseEnd = 0x10FFFE;
+
+std::string utf8_of(char32_t c) {
+  return {static_cast<char>(0xF0 | c >> 18), static_cast<char>(0x80 | (c >> 12 & 63)),
+          static_cast<char>(0x80 | (c >> 6 & 63)), static_cast<char>(0x80 | (c & 63))};
+}
+
+/// Texts of the added tokens, and a quick test for where one may begin.
+class AddedTokens {
+ public:
+  explicit AddedTokens(const Tokenizer& tokenizer) {
+    for (int32_t id = 0; id < tokenizer.vocab_size(); ++id) {
+      if (!tokenizer.is_added(id) || tokenizer.token_bytes(id).empty()) continue;
+      texts_.emplace_back(tokenizer.token_bytes(id));
+      begins_[static_cast<unsigned char>(texts_.back().front())] = true;
+    }
+  }
+
+  /// Index of the longest added token that begins at text[at].
+  std::optional<size_t> at(std::string_view text, size_t at) const {
+    if (!begins_[static_cast<unsigned char>(text[at])]) return std::nullopt;
+    std::optional<size_t> best;
+    for (size_t i = 0; i < texts_.size(); ++i) {
+      if (text.substr(at).starts_with(texts_[i]) && (!best || texts_[i].size() > texts_[*best].size())) best = i;
+    }
+    return best;
+  }
+  const std::vector<std::string>& texts() const { return texts_; }
+
+ private:
+  std::vector<std::string> texts_;
+  bool begins_[256] = {};
+};
+
+template <class Visit>
+void for_each_string(Json& value, const Visit& visit) {
+  if (value.is_string()) {
+    visit(value.get_ref<std::string&>());
+  } else if (value.is_structured()) {
+    for (Json& child : value) for_each_string(child, visit);
+  }
+}
+
+template <class Visit>
+void for_each_typed_string(Json& messages, Json& tools, const Visit& visit) {
+  for (Json& message : messages) {
+    if (!message.is_object() || message.value("role", "") == "assistant") continue;
+    for (const auto& [key, value] : message.items()) {
+      if (key != "role") for_each_string(value, visit);
+    }
+  }
+  for_each_string(tools, visit);
+}
+
+/// The first code point of a run of `count` private-use characters that no text contains.
+char32_t free_private_use(const std::vector<std::string_view>& texts, size_t count) {
+  char32_t base = kPrivateUseBegin;
+  for (const std::string_view text : texts) {
+    for (size_t i = 0; i + 3 < text.size(); ++i) {
+      const auto byte = [&](size_t k) { return static_cast<unsigned char>(text[i + k]); };
+      if (byte(0) != 0xF4 || byte(1) < 0x80 || byte(1) > 0x8F) continue;  // U+100000 to U+10FFFF
+      const char32_t c = 0x100000u | (byte(1) & 15u) << 12 | (byte(2) & 63u) << 6 | (byte(3) & 63u);
+      if (c >= base) base = c + 1;
+    }
+  }
+  if (base + count > kPrivateUseEnd) {
+    throw Error(
+        "the conversation uses private-use characters up to U+10FFFD, which are needed to keep special tokens apart");
+  }
+  return base;
+}
+
+void replace_all(std::string& text, std::string_view from, std::string_view to) {
+  for (size_t at = text.find(from); at != std::string::npos; at = text.find(from, at + to.size())) {
+    text.replace(at, from.size(), to);
+  }
+}
+
+std::string restored(std::string text, const Prompt& prompt) {
+  for (const auto& [character, original] : prompt.typed) replace_all(text, character, original);
+  return text;
+}
+
+}  // namespace
+
+Prompt render_prompt(const ChatFormat& format, const Tokenizer& tokenizer, const Json& messages, const Json& tools,
+                     bool add_generation_prompt, const Json& variables) {
+  const AddedTokens added(tokenizer);
+  Json safe_messages = messages, safe_tools = tools;
+  std::vector<std::string_view> texts;
+  for (Json* json : {&safe_messages, &safe_tools}) {
+    for_each_string(*json, [&](const std::string& text) { texts.push_back(text); });
+  }
+  const char32_t base = free_private_use(texts, added.texts().size());
+
+  Prompt prompt;
+  std::vector<bool> used(added.texts().size(), false);
+  for_each_typed_string(safe_messages, safe_tools, [&](std::string& text) {
+    std::string safe;
+    for (size_t i = 0; i < text.size();) {
+      const std::optional<size_t> token = added.at(text, i);
+      if (!token) {
+        safe += text[i++];
+        continue;
+      }
+      const std::string character = utf8_of(base + static_cast<char32_t>(*token));
+      if (!used[*token]) prompt.typed.emplace_back(character, added.texts()[*token]);
+      used[*token] = true;
+      safe += character;
+      i += added.texts()[*token].size();
+    }
+    text = std::move(safe);
+  });
+  prompt.text = format.render(safe_messages, safe_tools, add_generation_prompt, variables);
+  return prompt;
+}
+
+std::vector<int32_t> encode_prompt(const Tokenizer& tokenizer, const Prompt& prompt, size_t begin) {
+  const std::string_view text = std::string_view(prompt.text).substr(begin);
+  if (prompt.typed.empty()) return tokenizer.encode(text, SpecialTokens::kParse);
+  const AddedTokens added(tokenizer);
+  std::vector<int32_t> ids;
+  size_t plain_begin = 0;
+  const auto flush_plain = [&](size_t end) {
+    if (end > plain_begin) {
+      tokenizer.encode(restored(std::string(text.substr(plain_begin, end - plain_begin)), prompt), ids,
+                       SpecialTokens::kPlain);
+    }
+  };
+  for (size_t i = 0; i < text.size();) {
+    const std::optional<size_t> token = added.at(text, i);
+    if (!token) {
+      ++i;
+      continue;
+    }
+    flush_plain(i);
+    tokenizer.encode(added.texts()[*token], ids, SpecialTokens::kParse);
+    plain_begin = i += added.texts()[*token].size();
+  }
+  flush_plain(text.size());
+  return ids;
+}
+
+std::string visible_text(const Prompt& prompt) { return restored(prompt.text, prompt); }
+
+}  // namespace qnext

@@ -1,0 +1,202 @@
+// qnext inspect: what a model directory holds and what running it takes.
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <map>
+#include <nlohmann/json.hpp>
+
+#include "base/error.h"
+#include "cli/commands.h"
+#include "cli/model_options.h"
+#include "cli/terminal.h"
+#include "formats/safetensors.h"
+#include "model/config.h"
+#include "model/weights.h"
+#include "runtime/memory_plan.h"
+
+namespace qnext::cli {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+constexpr const char* kFooter = R"(
+Opens every file and checks every tensor against the configuration, but runs nothing and loads nothing.
+
+Examples:
+  qnext inspect models/starter
+  qnext inspect M --context 262144 --kv bf16     memory for a full context
+  qnext inspect M --tensors                      every tensor: type, shape, file
+  qnext inspect M --json | jq .memory)";
+
+struct InspectOptions {
+  ModelOptions model;
+  bool tensors = false, json = false;
+};
+
+struct Report {
+  std::filesystem::path path;
+  ModelConfig config;
+  ParameterCount parameters;
+  std::map<std::string, int64_t> bytes_by_type, tensors_by_type;
+  int64_t attention_layers = 0, moe_layers = 0;
+  bool has_mtp = false;
+  MemoryPlan plan;
+};
+
+Report report_on(const Weights& weights, const ModelConfig& config, const InspectOptions& options,
+                 const std::filesystem::path& path) {
+  Report report{.path = path, .config = config, .parameters = count_parameters(config, weights)};
+  for (const auto& [name, tensor] : weights.checkpoint->tensors()) {
+    report.bytes_by_type[tensor.dtype_text] += static_cast<int64_t>(tensor.bytes.size());
+    ++report.tensors_by_type[tensor.dtype_text];
+  }
+  report.attention_layers = std::ranges::count(config.layer_types, LayerKind::kFullAttention);
+  report.moe_layers = std::ranges::count(config.layer_is_moe, true);
+  report.has_mtp = weights.mtp.has_value();
+  EngineOptions engine;
+  engine.kv_dtype = options.model.kv == "bf16" ? DType::kBF16 : DType::kF32;
+  engine.context = config.max_position_embeddings;
+  engine.planned_context = options.model.context > 0
+                               ? options.model.context
+                               : std::min(engine.planned_context, config.max_position_embeddings);
+  report.plan = plan_memory(config, weights, engine);
+  return report;
+}
+
+Json to_json(const Report& r, const Weights& weights, bool tensors) {
+  const ModelConfig& c = r.config;
+  Json json{{"model", r.path.string()},
+            {"architecture",
+             {{"type", "qwen3_next"},
+              {"layers", c.num_layers()},
+              {"linear_attention_layers", c.num_layers() - r.attention_layers},
+              {"full_attention_layers", r.attention_layers},
+              {"moe_layers", r.moe_layers},
+              {"hidden_size", c.hidden_size},
+              {"vocab_size", c.vocab_size},
+              {"max_position_embeddings", c.max_position_embeddings},
+              {"num_attention_heads", c.num_attention_heads},
+              {"num_key_value_heads", c.num_key_value_heads},
+              {"head_dim", c.head_dim},
+              {"rope_theta", c.rope.theta},
+              {"rope_dims", c.rope.dims},
+              {"yarn_factor", c.rope.yarn ? Json(c.rope.factor) : Json(nullptr)},
+              {"linear_num_key_heads", c.linear_num_key_heads},
+              {"linear_num_value_heads", c.linear_num_value_heads},
+              {"linear_key_head_dim", c.linear_key_head_dim},
+              {"linear_value_head_dim", c.linear_value_head_dim},
+              {"linear_conv_kernel_dim", c.linear_conv_kernel_dim},
+              {"num_experts", c.num_experts},
+              {"num_experts_per_tok", c.num_experts_per_tok},
+              {"moe_intermediate_size", c.moe_intermediate_size},
+              {"shared_expert_intermediate_size", c.shared_expert_intermediate_size},
+              {"tie_word_embeddings", c.tie_word_embeddings},
+              {"mtp", r.has_mtp}}},
+            {"parameters", {{"total", r.parameters.total}, {"active", r.parameters.active}}},
+            {"bytes_by_type", r.bytes_by_type},
+            {"file_bytes", weights.checkpoint->file_bytes()},
+            {"memory",
+             {{"weights_mapped", r.plan.weights_mapped},
+              {"weights_owned", r.plan.weights_owned},
+              {"activations", r.plan.activations},
+              {"kv_per_token", r.plan.kv_per_token},
+              {"state_per_sequence", r.plan.state_per_sequence},
+              {"context", r.plan.context},
+              {"kv_at_context", r.plan.kv_per_token * r.plan.context},
+              {"total", r.plan.total()},
+              {"available", available_memory_bytes()}}}};
+  if (tensors) {
+    Json& list = json["tensors"] = Json::array();
+    for (const auto& [name, tensor] : weights.checkpoint->tensors()) {
+      list.push_back({{"name", name},
+                      {"dtype", tensor.dtype_text},
+                      {"shape", tensor.shape},
+                      {"bytes", tensor.bytes.size()},
+                      {"file", std::filesystem::path(*tensor.file).filename().string()}});
+    }
+  }
+  return json;
+}
+
+void print_text(const Report& r, const Weights& weights, bool tensors) {
+  const ModelConfig& c = r.config;
+  const auto line = [](std::string_view what, const std::string& value) { fmt::print("{:<18}{}\n", what, value); };
+  line("model", r.path.string());
+  line("architecture",
+       fmt::format("Qwen3-Next, {} layers: {} Gated DeltaNet, {} gated attention{}", c.num_layers(),
+                   c.num_layers() - r.attention_layers, r.attention_layers, r.has_mtp ? "; MTP module" : ""));
+  line("width", fmt::format("hidden {}, vocabulary {}{}", c.hidden_size, format_count(c.vocab_size),
+                            c.tie_word_embeddings ? " (head tied to the embedding)" : ""));
+  line("DeltaNet", fmt::format("{} key heads of {}, {} value heads of {}, convolution over {}",
+                               c.linear_num_key_heads, c.linear_key_head_dim, c.linear_num_value_heads,
+                               c.linear_value_head_dim, c.linear_conv_kernel_dim));
+  line("attention", fmt::format("{} heads of {}, {} for keys and values; rope on {} dimensions, theta {:g}{}",
+                                c.num_attention_heads, c.head_dim, c.num_key_value_heads, c.rope.dims, c.rope.theta,
+                                c.rope.yarn ? fmt::format(", YaRN x{:g}", c.rope.factor) : ""));
+  if (r.moe_layers > 0) {
+    line("experts", fmt::format("{} of width {}, {} chosen per token, 1 shared of width {}, in {} layers",
+                                c.num_experts, c.moe_intermediate_size, c.num_experts_per_tok,
+                                c.shared_expert_intermediate_size, r.moe_layers));
+  }
+  if (r.moe_layers < c.num_layers()) {
+    line("dense MLP", fmt::format("width {}, in {} layers", c.intermediate_size, c.num_layers() - r.moe_layers));
+  }
+  line("context", fmt::format("{} tokens", format_count(c.max_position_embeddings)));
+  line("parameters", fmt::format("{} in total, {} active per token", format_large(r.parameters.total),
+                                 format_large(r.parameters.active)));
+  for (const auto& [type, bytes] : r.bytes_by_type) {
+    line(fmt::format("  {}", type),
+         fmt::format("{} in {} tensors", format_bytes(bytes), format_count(r.tensors_by_type.at(type))));
+  }
+  const MemoryPlan& p = r.plan;
+  fmt::print("\nmemory for one sequence of {} tokens\n", format_count(p.context));
+  line("  weights", fmt::format("{} mapped from files, {} of its own", format_bytes(p.weights_mapped),
+                                format_bytes(p.weights_owned)));
+  line("  activations", format_bytes(p.activations));
+  line("  keys and values",
+       fmt::format("{} ({} per token)", format_bytes(p.kv_per_token * p.context), format_bytes(p.kv_per_token)));
+  line("  state", fmt::format("{} per sequence, at any length", format_bytes(p.state_per_sequence)));
+  line("  total",
+       fmt::format("{}; {} are available here", format_bytes(p.total()), format_bytes(available_memory_bytes())));
+  if (!tensors) return;
+  fmt::print("\n");
+  for (const auto& [name, tensor] : weights.checkpoint->tensors()) {
+    fmt::print("{:<8} [{}]  {}  {}\n", tensor.dtype_text, fmt::join(tensor.shape, ", "), name,
+               std::filesystem::path(*tensor.file).filename().string());
+  }
+}
+
+int inspect(const InspectOptions& options) {
+  const std::filesystem::path path = find_model(options.model.model);
+  const Busy busy(fmt::format("reading {}", path.string()));
+  const ModelConfig config = load_config(path);
+  const Weights weights = bind_weights(config, std::make_shared<const SafetensorsCheckpoint>(path));
+  const Report report = report_on(weights, config, options, path);
+  if (options.json) {
+    fmt::print("{}\n", to_json(report, weights, options.tensors).dump(2, ' ', false, Json::error_handler_t::replace));
+  } else {
+    print_text(report, weights, options.tensors);
+  }
+  return 0;
+}
+
+}  // namespace
+
+void add_inspect_command(CLI::App& app, Action& action) {
+  CLI::App* command = app.add_subcommand("inspect", "what a model is, and what memory it needs");
+  const auto options = std::make_shared<InspectOptions>();
+  command->add_option("MODEL", options->model.model,
+                      "model directory; default: $QNEXT_MODEL or the bundled models/starter");
+  command->add_option("--context", options->model.context, "plan memory for this many tokens; default: 4096")
+      ->check(quiet(CLI::PositiveNumber))
+      ->type_name("N");
+  command->add_option("--kv", options->model.kv, "type of attention keys and values in memory")
+      ->check(quiet(CLI::IsMember({"f32", "bf16"})))
+      ->capture_default_str();
+  command->add_flag("--tensors", options->tensors, "list every tensor");
+  command->add_flag("--json", options->json, "print one JSON object");
+  command->footer(kFooter);
+  command->callback([options, &action] { action = [options] { return inspect(*options); }; });
+}
+
+}  // namespace qnext::cli
