@@ -1,7 +1,13 @@
 #include <gtest/gtest.h>
+#include <sys/stat.h>
+
+#include <csignal>
+#include <fstream>
+#include <thread>
 
 #include "base/error.h"
 #include "base/mapped_file.h"
+#include "base/testing/temporary_directory.h"
 
 namespace qnext {
 namespace {
@@ -28,6 +34,23 @@ TEST(MappedFile, MapsTheWholeFile) {
   const std::string text = read_text_file(file.path(), 1 << 20);
   ASSERT_EQ(file.bytes().size(), text.size());
   EXPECT_EQ(std::string(reinterpret_cast<const char*>(file.bytes().data()), text.size()), text);
+}
+
+TEST(ReadTextFile, ReadsPipesToTheirEndAndNoFurtherThanAsked) {
+  std::signal(SIGPIPE, SIG_IGN);  // the second reader leaves early
+  const testing::TemporaryDirectory directory;
+  const std::filesystem::path pipe = directory.path() / "pipe";
+  ASSERT_EQ(mkfifo(pipe.c_str(), 0600), 0);
+  const std::string text(3 << 20, 'x');
+  for (size_t limit : {text.size(), text.size() - 1}) {
+    std::thread writer([&] { std::ofstream(pipe) << text; });
+    if (limit == text.size()) {
+      EXPECT_EQ(read_text_file(pipe, limit, Pipes::kAllowed), text);
+    } else {
+      EXPECT_THROW(read_text_file(pipe, limit, Pipes::kAllowed), FileError);
+    }
+    writer.join();
+  }
 }
 
 }  // namespace

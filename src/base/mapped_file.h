@@ -25,7 +25,10 @@ class MappedFile {
   size_t size_ = 0;
 };
 
-/// Reads a small text file whole. Throws Error when it cannot be read or is larger than max_bytes.
-std::string read_text_file(const std::filesystem::path& path, size_t max_bytes);
+/// Pipes are for what a user names on the command line; a pipe inside a model directory would only hang the program.
+enum class Pipes { kRefused, kAllowed };
+
+/// Reads a small text file (or a pipe) whole. Throws Error when it cannot be read or is larger than max_bytes.
+std::string read_text_file(const std::filesystem::path& path, size_t max_bytes, Pipes pipes = Pipes::kRefused);
 
 }  // namespace qnext
