@@ -9,16 +9,18 @@ namespace qnext {
 
 /// What one rendering may cost; beyond it, rendering stops with an Error that names the limit.
 struct TemplateLimits {
-  int64_t steps = 5'000'000;         ///< evaluated nodes and loop iterations
-  int64_t output_bytes = 64 << 20;   ///< of the output and of every intermediate string
-  int32_t depth = 200;               ///< nesting of statements, expressions, macro calls and data
+  int64_t steps = 5'000'000;        ///< nodes, loop iterations, list items, and 64 bytes of any text: time and memory
+  int64_t output_bytes = 64 << 20;  ///< of the output and of every intermediate text
+  int32_t depth = 200;  ///< nesting of the source and of data; of evaluation, macro calls included, 4 times it
   int64_t template_bytes = 1 << 20;  ///< of the template's source
 };
 
 /// A chat template: the Jinja subset that model files use, interpreted. It sees the given variables and nothing else:
 /// there are no host objects, imports, includes or attribute access beyond the keys of data and the string/list/dict
-/// methods listed in template.cc. Equal to jinja2's ImmutableSandboxedEnvironment(trim_blocks=True,
-/// lstrip_blocks=True, extensions=[loopcontrols]) with transformers' tojson, raise_exception and strftime_now.
+/// methods of template_methods.cc. Equal to jinja2's ImmutableSandboxedEnvironment(trim_blocks=True,
+/// lstrip_blocks=True, extensions=[loopcontrols]) with transformers' tojson, raise_exception, strftime_now and
+/// {% generation %}, but for these: recursive loops, blocks, imports, non-ASCII names, integers from 2^127 and
+/// complex numbers are refused; so is printing what Python shows with an address; safe and escape give ordinary text.
 class ChatTemplate {
  public:
   /// Parses. Throws FileError ("FILE: template line N: expected ..., found ...") for a construct it lacks.

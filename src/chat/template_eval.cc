@@ -247,13 +247,11 @@ Value Interpreter::run_macro(const Macro& macro, const CallArguments& arguments)
   }
   // A default may read the parameters before it; those after it hide outer variables but have no value yet.
   for (size_t i = 0; i < parameters.size(); ++i) {
-    if (given[i]) set_variable(parameters[i].first, *given[i]);
+    const std::string& name = parameters[i].first;
+    set_variable(name, given[i] ? *given[i] : Value::undefined(fmt::format("parameter '{}' was not provided", name)));
   }
   for (size_t i = 0; i < parameters.size(); ++i) {
-    if (given[i]) continue;
-    const auto& [name, otherwise] = parameters[i];
-    set_variable(
-        name, otherwise ? eval(*otherwise) : Value::undefined(fmt::format("parameter '{}' was not provided", name)));
+    if (!given[i] && parameters[i].second) set_variable(parameters[i].first, eval(*parameters[i].second));
   }
   exec(definition.body);
   line_ = call_line;

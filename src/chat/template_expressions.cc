@@ -458,6 +458,7 @@ Value Interpreter::repeat(const Value& value, Int count) {
       budget_.make(budget_.max_text_bytes() + 1);
     }
     budget_.make(unit.size() * static_cast<size_t>(unit.empty() ? 0 : count));
+    if (unit.size() == 1) return Value::string(std::string(static_cast<size_t>(count), unit.front()));
     std::string out;
     for (Int i = 0; i < count && !unit.empty(); ++i) out += unit;
     return Value::string(std::move(out));

@@ -37,7 +37,7 @@ Value tojson(Interpreter& in, const Value& value, Args args) {
     if (width > kWidest) throw Failure(fmt::format("tojson indents by at most {} spaces", kWidest));
     style.indent = std::string(static_cast<size_t>(std::max<int64_t>(0, width)), ' ');
   }
-  if (style.indent) style.item_separator = ",";
+  if (style.indent) style.item_separator = std::string(1, ',');
   if (bound[2] && !bound[2]->is_none()) {
     const std::vector<Value> separators = list_of(in.budget(), *bound[2]);
     if (separators.size() != 2 || !separators[0].is_string() || !separators[1].is_string()) {

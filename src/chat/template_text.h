@@ -14,6 +14,8 @@ namespace qnext::jinja {
 bool is_utf8(std::string_view text);
 /// The code point at byte `at`, which is moved behind it.
 char32_t next_code_point(std::string_view text, size_t& at);
+/// The code point that ends before byte `at`, which is moved to its begin.
+char32_t previous_code_point(std::string_view text, size_t& at);
 void append_code_point(std::string& out, char32_t code_point);
 size_t code_point_count(std::string_view text);
 /// Byte offset of the code point `index`, text.size() when there are fewer.

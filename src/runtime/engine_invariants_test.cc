@@ -3,12 +3,28 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <atomic>
+#include <cstdlib>
+#include <new>
 #include <random>
 
 #include "base/error.h"
 #include "model/testing/random_checkpoint.h"
 #include "runtime/engine.h"
 #include "runtime/testing/golden.h"
+
+#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+#define QNEXT_COUNT_ALLOCATIONS
+static std::atomic<int64_t> allocations = 0;
+// Out of line: inlined, g++ takes malloc and delete for a mismatched pair.
+[[gnu::noinline]] void* operator new(size_t size) {
+  ++allocations;
+  if (void* memory = std::malloc(size)) return memory;
+  throw std::bad_alloc();
+}
+[[gnu::noinline]] void operator delete(void* memory) noexcept { std::free(memory); }
+[[gnu::noinline]] void operator delete(void* memory, size_t) noexcept { std::free(memory); }
+#endif
 
 namespace qnext {
 namespace {
@@ -210,6 +226,21 @@ TEST(EngineInvariants, KvGrowsOnDemand) {
     EXPECT_LE(sequence->bytes(), planned + (1 << 20) + engine.layout().kv_block_bytes);
   }
 }
+
+#ifdef QNEXT_COUNT_ALLOCATIONS
+TEST(EngineInvariants, DecodingAllocatesNothing) {
+  Engine engine(model());
+  const auto sequence = engine.create_sequence();
+  const auto tokens = random_tokens(512, engine.config().vocab_size, 12);
+  Feed f{sequence.get(), tokens, LogitRows::kLast};
+  engine.step({&f, 1});
+  f.tokens = std::span(tokens).first(1);
+  engine.step({&f, 1});  // the first token alone sizes what only single rows use
+  const int64_t before = allocations;
+  for (int i = 0; i < 40; ++i) engine.step({&f, 1});  // within the sequence's slab of KV blocks
+  EXPECT_EQ(allocations - before, 0);
+}
+#endif
 
 template <typename F>
 std::string error_of(F&& f) {

@@ -23,7 +23,7 @@ HERE = pathlib.Path(__file__).resolve().parent
 # What the interpreter refuses on purpose where Python goes on; each has its test in src/chat. (A constant such as 1[1:]
 # is undefined in jinja2 and a variable of the same value fails; here both fail.)
 REFUSED = re.compile(
-    r"cannot print a |is not supported|are not supported|beyond 127 bits|sameas is supported|cannot be sliced|limit of|more than \d+ steps|deeper than"
+    r"cannot print a |is not supported|are not supported|beyond 127 bits|sameas is supported|would be complex|cannot be sliced|limit of|more than \d+ steps|deeper than"
 )
 # Python prints addresses, or a generator's name, where data was meant.
 ADDRESS = re.compile(r"object at 0x|built-in method|<bound method|<function |<class |generator object|Macro '|LoopContext")
