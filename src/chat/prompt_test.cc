@@ -7,7 +7,7 @@
 
 #include "base/error.h"
 #include "base/testing/temporary_directory.h"
-#include "tokenizer/byte_tokenizer_for_test.h"
+#include "tokenizer/testing.h"
 
 namespace qnext {
 namespace {
@@ -24,7 +24,7 @@ class PromptTest : public ::testing::Test {
   std::vector<int32_t> encode(const Json& messages) const { return encode_prompt(tokenizer, render(messages)); }
   static Json user(const std::string& text) { return {{"role", "user"}, {"content", text}}; }
 
-  Tokenizer tokenizer = byte_tokenizer_for_test({"<|im_start|>", "<|im_end|>"}, {"<think>"});
+  Tokenizer tokenizer = testing::byte_tokenizer({"<|im_start|>", "<|im_end|>"}, {"<think>"});
   ChatFormat format = ChatFormat::chatml();
 };
 

@@ -7,12 +7,10 @@
 
 #include "base/error.h"
 #include "runtime/stop_strings.h"
-#include "tokenizer/byte_tokenizer_for_test.h"
+#include "tokenizer/testing.h"
 
 namespace qnext {
 namespace {
-
-using testing::ElementsAre;
 
 constexpr int32_t kEnd = 256;
 
@@ -55,9 +53,9 @@ class ScriptedModel final : public TokenModel {
   int64_t context_, rows_;
 };
 
-class GenerateTest : public testing::Test {
+class GenerateTest : public ::testing::Test {
  protected:
-  GenerateTest() : tokenizer(byte_tokenizer_for_test({"<|im_end|>"})) {}
+  GenerateTest() : tokenizer(testing::byte_tokenizer({"<|im_end|>"})) {}
 
   std::vector<int32_t> ids(std::string_view text) const {
     std::vector<int32_t> out;

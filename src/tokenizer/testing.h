@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "tokenizer/pre_tokenizer.h"
+#include "tokenizer/tokenizer.h"
 #include "tokenizer/utf8.h"
 
 /// Small tokenizers for tests.
@@ -50,6 +51,15 @@ inline nlohmann::json tokenizer_json(const std::vector<std::pair<std::string, st
 inline nlohmann::json added_token(int64_t id, const std::string& content, bool special = false) {
   return {{"id", id},        {"content", content},  {"single_word", false}, {"lstrip", false},
           {"rstrip", false}, {"normalized", false}, {"special", special}};
+}
+
+/// A tokenizer without merges: id b is byte b, and the added tokens follow from 256 in order, the special ones first.
+inline Tokenizer byte_tokenizer(const std::vector<std::string>& special, const std::vector<std::string>& visible = {}) {
+  nlohmann::json json = tokenizer_json();
+  int64_t id = 256;
+  for (const std::string& text : special) json["added_tokens"].push_back(added_token(id++, text, true));
+  for (const std::string& text : visible) json["added_tokens"].push_back(added_token(id++, text));
+  return Tokenizer::parse(json.dump(), "byte tokenizer");
 }
 
 }  // namespace qnext::testing

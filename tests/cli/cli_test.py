@@ -164,6 +164,18 @@ class Chat(unittest.TestCase):
         self.assertIn("6 messages", err)
         self.assertRegex(err, r"\(and \d+ reused\)")
 
+    def test_a_template_that_rewrites_answers_is_read_again(self):
+        model = WORK / "rewriting"
+        model.mkdir()
+        for file in MODEL.iterdir():
+            (model / file.name).symlink_to(file)
+        (model / "chat_template.jinja").write_text(
+            "{% for m in messages %}<|im_start|>{{ m.role }}\n{% if m.role == 'user' %}{{ m.content }}{% endif %}<|im_end|>\n"
+            "{% endfor %}<|im_start|>assistant\n")
+        _, err = qnext("run", "-m", model, "--chat", "--seed", 4, "-n", 8, stdin="one\ntwo\n/stats\n")
+        self.assertIn("the whole conversation was read again 1 time (", err)
+        self.assertIn("4 messages", err)
+
     def test_save_load_reset(self):
         file = WORK / "conversation.json"
         _, err = self.chat(["one", f"/save {file}", "/reset", "/stats", f"/load {file}", "two", "/stats", "/exit", "never"],
