@@ -68,9 +68,8 @@ std::vector<int32_t> read_token_ids(const std::string& path) {
 /// space is claimed when it is made, so that a full disk is an error here and not a crash later.
 class Scratch {
  public:
-  Scratch(int64_t bytes, const fs::path& beside) : bytes_(bytes) {
+  Scratch(int64_t bytes, const fs::path& beside, bool in_file) : bytes_(bytes) {
     if (bytes_ == 0) return;
-    const bool in_file = bytes_ > available_memory_bytes() / 4;
     int file = -1;
     if (in_file) {
       std::string name = (beside / ".qnext-logits-XXXXXX").string();
@@ -96,6 +95,9 @@ class Scratch {
   ~Scratch() {
     if (data_) munmap(data_, bytes_);
   }
+
+  /// Whether so many bytes are better kept in a file.
+  static bool in_file(int64_t bytes) { return bytes > available_memory_bytes() / 4; }
 
   float* data() { return data_; }
   std::span<const std::byte> bytes() const {
@@ -139,7 +141,9 @@ int logits(const LogitsOptions& options) {
   const int64_t row_bytes = config.vocab_size * static_cast<int64_t>(sizeof(float));
   const fs::path output(options.output);
   const fs::path directory = output.has_parent_path() ? output.parent_path() : ".";
-  require_disk(directory, (count + mtp_count) * row_bytes);
+  const int64_t bytes = (count + mtp_count) * row_bytes;
+  const bool in_file = Scratch::in_file(bytes);  // then the disk holds them twice for a while
+  require_disk(directory, in_file ? 2 * bytes : bytes);
 
   // A step's logits stand in the arena, so its size follows the chunk.
   constexpr int64_t kDefaultChunk = 512;
@@ -150,11 +154,10 @@ int logits(const LogitsOptions& options) {
     throw Error(fmt::format("{}: the model has no MTP module", path.string()));
 
   const auto start = std::chrono::steady_clock::now();
-  Scratch main(count * row_bytes, directory), mtp(mtp_count * row_bytes, directory);
+  Scratch main(count * row_bytes, directory, in_file), mtp(mtp_count * row_bytes, directory, in_file);
   const std::unique_ptr<Sequence> sequence = engine->create_sequence();
   Progress progress("logits", "tokens");
   for (int64_t done = 0; done < count; done += chunk) {
-    if (interrupted()) throw Error("interrupted; nothing was written");
     const int64_t rows = std::min(chunk, count - done);
     const Feed feed{sequence.get(), std::span(tokens).subspan(done, rows), LogitRows::kAll};
     const std::span<const float> out = engine->step({&feed, 1});
@@ -183,8 +186,7 @@ int logits(const LogitsOptions& options) {
     fmt::print("{}\n", report.dump());
   } else {
     fmt::print(stderr, "[{} tokens, {}; {} written to {}; memory: {} at most]\n", format_count(count),
-               format_rate(count, seconds), format_bytes((count + mtp_count) * row_bytes), options.output,
-               format_bytes(peak_resident_bytes()));
+               format_rate(count, seconds), format_bytes(bytes), options.output, format_bytes(peak_resident_bytes()));
   }
   return 0;
 }
