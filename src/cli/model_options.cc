@@ -137,7 +137,7 @@ std::string read_input(const std::string& path) {
     return text.str();
   }
   constexpr size_t kMaxBytes = size_t{4} << 30;
-  return read_text_file(path, kMaxBytes);
+  return read_text_file(path, kMaxBytes, Pipes::kAllowed);
 }
 
 }  // namespace qnext::cli
