@@ -279,7 +279,8 @@ def gift_story(rng, subject=None):
 
 SUBJECT_STORIES = [(G.PLACES, [place_story, place_story, place_story, journey_story]), (G.THINGS, [thing_story, thing_story, lost_story]), (G.FINDABLE, [lost_story, quarrel_story]), (G.MORE_THINGS, [lost_story, quarrel_story, gift_story]), (G.ANIMALS, [animal_story, animal_story, rescue_story]),
                    (G.PEOPLE, [person_story]), (G.SKY, [sky_story])]
-FEATURED = "lighthouse boat fox garden clock river mountain bakery star library train robot snow moon dog cat forest storm dragon".split()
+FEATURED = "lighthouse lighthouse lighthouse boat fox garden clock river mountain bakery star library train robot snow moon dog cat forest storm dragon".split()
+STORY_MIX = [35, 50, 15]  # percent of stories: featured subjects, all subjects, plain things
 ALL_SUBJECTS = [s for table, _ in SUBJECT_STORIES for s in table if table is not G.MORE_THINGS] + ["robot"]
 
 
@@ -303,7 +304,7 @@ def story(rng, subject=None):
         if kind == 2:
             return rng.choice(["two friends", "friendship", "a quarrel", "sharing"]), join(quarrel_story(rng)[1])
         return rng.choice(["a gift", "a birthday", "a birthday gift"]), join(gift_story(rng)[1])
-    subject = subject or rng.choice(rng.choices([FEATURED, ALL_SUBJECTS, G.MORE_THINGS], [35, 50, 15])[0])
+    subject = subject or rng.choice(rng.choices([FEATURED, ALL_SUBJECTS, G.MORE_THINGS], STORY_MIX)[0])
     if subject == "robot":
         return "a robot", join(robot_story(rng)[1])
     makers = next(makers for table, makers in SUBJECT_STORIES if subject in table)
@@ -369,6 +370,32 @@ def question(rng):
     return rng.choice([(f"Where does {article} {animal} live?", f"In many stories {article} {animal} lives {home}."), (f"What does {article} {animal} eat?", f"{article.capitalize()} {animal} likes to eat {food}."), (f"Describe {article} {animal}.", DEFINITIONS[animal] + f" In stories it is often {trait}.")])
 
 
+def recall(rng):
+    """Turns whose answer stands in the question or earlier in the chat: these teach a model to look back."""
+    names = rng.sample(G.GIRLS + G.BOYS, 4)
+    words = rng.sample(list(DEFINITIONS) + G.MORE_THINGS + G.ADJECTIVES, 8)
+    kind = rng.randrange(6)
+    if kind == 0:
+        items = ", ".join(rng.sample(names + words, rng.randint(2, 9)))
+        return [(rng.choice(["Repeat after me: {}", "Say this: {}", "Repeat: {}", "Please repeat these words: {}"]).format(items), items)]
+    if kind == 1:
+        turns = [(rng.choice(["My name is {}.", "Hello, I am {}.", "Hi! My name is {}."]).format(names[0]), rng.choice(["Hello, {}! It is nice to meet you.", "Nice to meet you, {}!", "Hello, {}! How can I help you?"]).format(names[0]))]
+        return turns + [("What is my name?", f"Your name is {names[0]}.")] * rng.randint(0, 1)
+    if kind == 2:
+        animal, pet = rng.choice(["dog", "cat", "horse", "rabbit", "bird", "mouse", "donkey", "duck"]), rng.choice(G.PETS)
+        return [(f"I have a {animal} named {pet}.", rng.choice([f"{pet} is a nice name for a {animal}.", f"A {animal}! {pet} must be a good friend."])), (rng.choice([f"What is the name of my {animal}?", f"What is my {animal} called?"]), f"Your {animal} is called {pet}.")]
+    if kind == 3:
+        owners = list(zip(names, rng.sample(list(G.FINDABLE) + G.MORE_THINGS, rng.randint(2, 4))))
+        facts = " ".join(f"{n} has the {t}." for n, t in owners)
+        (name, thing), (other, its) = rng.choice(owners), rng.choice(owners)
+        return [(f"{facts} Who has the {thing}?", f"{name} has the {thing}."), (f"What does {other} have?", f"{other} has the {its}.")]
+    if kind == 4:
+        subject, adjective, spot = rng.choice(ALL_SUBJECTS), rng.choice(G.ADJECTIVES[:18]), rng.choice(G.SEARCH[:-1])
+        return [(f"Write a sentence with the words {adjective} and {subject}.", World(rng).say(f"[The {adjective} {subject} was {spot}|{names[0]} dreamed of a {adjective} {subject}|{names[1]} drew a {adjective} {subject}]."))]
+    girl, thing = names[0] in G.GIRLS, rng.choice(G.MORE_THINGS)
+    return [(f"Write a sentence about {names[0]} and a {thing}.", World(rng).say(f"[{names[0]} told {'her' if girl else 'his'} friend {names[1]} about a {thing}|{names[0]} wanted to have a {thing}|One day {names[0]} read a book about a {thing}]."))]
+
+
 def story_turn(rng):
     subject, text = story(rng)
     return rng.choice(ASK_STORY).replace("{s}", subject), text
@@ -382,8 +409,10 @@ def small_talk(rng):
 
 def chat(rng):
     kind = rng.random()
-    if kind < 0.62:
+    if kind < 0.36:
         turns = [story_turn(rng)]
+    elif kind < 0.62:
+        turns = [turn for _ in range(rng.randint(1, 4)) for turn in recall(rng)]
     elif kind < 0.70:
         turns = [small_talk(rng), story_turn(rng)]
     elif kind < 0.78:
@@ -392,7 +421,7 @@ def chat(rng):
     elif kind < 0.84:
         turns = [question(rng), story_turn(rng)]
     elif kind < 0.95:
-        turns = [question(rng) for _ in range(rng.choice([1, 2, 3, 4]))]
+        turns = [question(rng) for _ in range(rng.choice([1, 2, 3, 4, 5, 6]))]
     else:
         turns = [small_talk(rng) for _ in range(rng.choice([1, 1, 2]))]
     text = f"<|im_start|>system\n{rng.choice(SYSTEM_PROMPTS)}<|im_end|>\n" if rng.random() < 0.15 else ""
@@ -401,7 +430,15 @@ def chat(rng):
     return text
 
 
-def document(rng):
+def short_chat(rng):
+    """Recall and questions only: the curriculum's middle stage."""
+    turns = recall(rng) if rng.random() < 0.6 else [question(rng)]
+    return "".join(f"<|im_start|>user\n{user}<|im_end|>\n<|im_start|>assistant\n{assistant}<|im_end|>\n" for user, assistant in turns)
+
+
+def document(rng, short=0.0):
+    if rng.random() < short:
+        return short_chat(rng) + "<|endoftext|>"
     return (chat(rng) if rng.random() < 0.72 else story(rng)[1] + "\n") + "<|endoftext|>"
 
 
@@ -410,11 +447,14 @@ def main():
     parser.add_argument("--out", required=True)
     parser.add_argument("--documents", type=int, default=40000)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--short", type=float, default=0.0, help="share of documents that are one short recall or question chat")
+    parser.add_argument("--featured", type=int, default=35, help="percent of stories about the featured subjects")
     args = parser.parse_args()
+    STORY_MIX[:] = [args.featured, (100 - args.featured) * 10 // 13, (100 - args.featured) * 3 // 13]
     rng = random.Random(args.seed)
     with open(args.out, "w", encoding="utf-8") as file:
         for _ in range(args.documents):
-            file.write(json.dumps({"text": document(rng)}, ensure_ascii=False) + "\n")
+            file.write(json.dumps({"text": document(rng, args.short)}, ensure_ascii=False) + "\n")
 
 
 if __name__ == "__main__":

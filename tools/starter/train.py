@@ -268,7 +268,7 @@ def main():
     parser.add_argument("--work", required=True, help="directory of the resumable state")
     parser.add_argument("--minutes", type=float, default=75)
     parser.add_argument("--length", type=int, default=512)
-    parser.add_argument("--batch", type=int, default=8, help="rows per step")
+    parser.add_argument("--batch", type=int, default=4, help="rows per step")
     parser.add_argument("--micro-batch", type=int, default=2, help="rows per backward pass")
     parser.add_argument("--lr", type=float, default=2e-3)
     parser.add_argument("--warmup", type=int, default=60, help="steps")
@@ -278,6 +278,7 @@ def main():
     parser.add_argument("--eval-documents", type=int, default=160)
     parser.add_argument("--save-minutes", type=float, default=5)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--init", help="state.pt of an earlier run to start from (weights and moments; the clock starts anew)")
     parser.add_argument("--steps", type=int, default=10**9, help="stop early (benchmarks)")
     args = parser.parse_args()
 
@@ -301,6 +302,10 @@ def main():
         step, tokens, before = state["step"], state["tokens"], state["seconds"]
         print(f"resumed at step {step}", flush=True)
     else:
+        if args.init:
+            state = torch.load(args.init)
+            model.load_state_dict(state["model"])
+            optimizer.load_state_dict(state["optimizer"])
         with open(log_path, "w") as file:
             file.write("step,seconds,tokens,lr,train_loss,eval_loss\n")
 
@@ -337,7 +342,8 @@ def main():
     torch.save(dict(model=model.state_dict(), optimizer=optimizer.state_dict(), step=step, tokens=tokens, seconds=seconds()), state_path)
     save_checkpoint(model, tokenizer, args.model)
     workers.close()
-    print(f"done: {step} steps, {tokens:,} tokens, {seconds():.0f} s, {tokens / seconds():.0f} tokens/s", flush=True)
+    cpu = sum(os.times()[:4])  # this process and its workers, this invocation only
+    print(f"done: {step} steps, {tokens:,} tokens, {seconds():.0f} s, {tokens / seconds():.0f} tokens/s, {cpu:.0f} CPU seconds", flush=True)
 
 
 if __name__ == "__main__":
