@@ -1,5 +1,6 @@
 // Gated attention over KV blocks against a softmax in double.
 #include "backend/testing/cases.h"
+#include "base/testing/sanitized.h"
 
 namespace qnext {
 namespace {
@@ -92,7 +93,7 @@ class AttentionTest : public ::testing::TestWithParam<Isa> {
 TEST_P(AttentionTest, EqualsSoftmaxAtBlockBorders) {
   Random random(1);
   for (const DType dtype : {DType::kF32, DType::kBF16}) {
-    for (const int64_t dim : {8, 20, 64, 256}) {
+    for (const int64_t dim : testing::kSanitized ? std::vector<int64_t>{20, 64} : std::vector<int64_t>{8, 20, 64, 256}) {
       for (const int64_t group : {1, 2, 8}) {
         for (const int64_t length : {1, 2, 63, 64, 65, 130}) {
           Sequence s(random, {dtype, 2, dim}, group, length);
@@ -131,10 +132,10 @@ TEST_P(AttentionTest, FewTilesEqualManyBitwise) {
   // With few tiles each span is a task of its own, with many a task runs its tile's spans in turn: more threads, and
   // more rows beside, change which; never the sums.
   Random random(4);
-  Sequence s(random, {DType::kBF16, 2, 16}, 4, kSpanKeys + 300);
+  Sequence s(random, {DType::kBF16, 2, 16}, testing::kSanitized ? 1 : 4, kSpanKeys + 300);
   const int64_t from = kSpanKeys - 20;
   const std::vector<float> many = s.run(*backend_, from, 320);
-  for (const int threads : {1, 3, 16}) {
+  for (const int threads : testing::kSanitized ? std::vector<int>{3} : std::vector<int>{1, 3, 16}) {
     const auto other = make_cpu_backend(threads, GetParam());
     EXPECT_TRUE(same_bits(many, s.run(*other, from, 320))) << threads << " threads";
     EXPECT_TRUE(same_bits(many, s.run(*other, from, 9))) << threads << " threads";

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include "base/mapped_file.h"
+#include "base/testing/sanitized.h"
 #include "runtime/engine.h"
 #include "runtime/testing/golden.h"
 #include "tokenizer/tokenizer.h"
@@ -17,11 +18,8 @@ TEST(LongContext, SameStateHoweverFedAndMemoryAsPlanned) {
   for (const char* file : {"docs/model.md", "docs/architecture.md", "docs/numerics.md", "LICENSE", "tests/golden/README.md"}) {
     tokenizer.encode(read_text_file(root / file, 1 << 20), tokens, SpecialTokens::kPlain);
   }
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-  tokens.resize(std::min<size_t>(tokens.size(), 4600));  // beyond one span of attention; the sanitizers are slow
-#else
-  tokens.resize(std::min<size_t>(tokens.size(), 6000));
-#endif
+  // Beyond the 4,096 keys of one span of attention.
+  tokens.resize(std::min<size_t>(tokens.size(), testing::kSanitized ? 4600 : 6000));
   ASSERT_GT(tokens.size(), 4500u);
   Engine engine(root / "models/starter");
   const auto vocab = static_cast<size_t>(engine.config().vocab_size);
