@@ -16,7 +16,7 @@ using testing::CheckpointOptions;
 using testing::relative_rms;
 using testing::TemporaryDirectory;
 
-/// Float32 sums in other orders than the reference's double ones; measured at most 3e-6 (docs/numerics.md).
+/// Float32 sums in other orders than the reference's double ones; measured below 5e-6 (docs/numerics.md).
 constexpr double kTolerance = 1e-4;
 
 struct Spelling {
