@@ -84,7 +84,11 @@ LineEditor::Outcome LineEditor::read_physical(const std::string& prompt, std::st
   }
   terminal_->prompt = prompt;
   int length = 0;
-  const char* text = el_gets(terminal_->edit, &length);
+  const char* text = nullptr;
+  {
+    const InterruptibleRead read;
+    if (!interrupted()) text = el_gets(terminal_->edit, &length);
+  }
   if (interrupted()) {
     el_reset(terminal_->edit);
     std::fputs("\n", stdout);

@@ -94,13 +94,19 @@ namespace {
 constexpr int kPressesToEnd = 3;
 std::atomic<bool> interrupt_flag = false;
 std::atomic<int> presses = 0;
+std::atomic<bool> waiting_for_a_line = false;
 static_assert(std::atomic<bool>::is_always_lock_free && std::atomic<int>::is_always_lock_free);
 
 void on_interrupt(int signal_number) {
   interrupt_flag.store(true);
+  if (waiting_for_a_line.load()) alarm(1);
   if (presses.fetch_add(1) + 1 < kPressesToEnd) return;
   signal(signal_number, SIG_DFL);
   raise(signal_number);
+}
+
+void on_alarm(int) {
+  if (waiting_for_a_line.load()) alarm(1);
 }
 
 }  // namespace
@@ -111,6 +117,15 @@ void catch_interrupts() {
   sigemptyset(&action.sa_mask);
   action.sa_flags = 0;  // no SA_RESTART: a read from the terminal returns, so the prompt notices
   sigaction(SIGINT, &action, nullptr);
+  action.sa_handler = on_alarm;
+  sigaction(SIGALRM, &action, nullptr);
+}
+
+InterruptibleRead::InterruptibleRead() { waiting_for_a_line.store(true); }
+
+InterruptibleRead::~InterruptibleRead() {
+  waiting_for_a_line.store(false);
+  alarm(0);
 }
 
 std::atomic<bool>& interrupted() { return interrupt_flag; }

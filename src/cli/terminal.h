@@ -47,6 +47,15 @@ class Busy {
 /// looked, it ends the program after all.
 void catch_interrupts();
 std::atomic<bool>& interrupted();
+/// While it lives, a Ctrl-C that arrives just before a read begins to wait, and so does not end it, is followed by an
+/// alarm every second that does. Look at interrupted() after making one.
+class InterruptibleRead {
+ public:
+  InterruptibleRead();
+  ~InterruptibleRead();
+  InterruptibleRead(const InterruptibleRead&) = delete;
+  InterruptibleRead& operator=(const InterruptibleRead&) = delete;
+};
 /// Forgets a Ctrl-C that has been acted upon.
 void clear_interrupt();
 
