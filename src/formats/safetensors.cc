@@ -247,7 +247,7 @@ bool absent(const std::filesystem::path& path) {
 }
 }  // namespace
 
-SafetensorsCheckpoint::SafetensorsCheckpoint(const std::filesystem::path& directory) : directory_(directory) {
+SafetensorsCheckpoint::SafetensorsCheckpoint(const std::filesystem::path& directory) : Checkpoint(directory) {
   namespace fs = std::filesystem;
   std::error_code ignored;
   if (!fs::is_directory(directory, ignored)) {
@@ -297,11 +297,6 @@ const std::string* SafetensorsCheckpoint::add_file(const std::filesystem::path& 
     }
   }
   return name;
-}
-
-const FileTensor* SafetensorsCheckpoint::find(std::string_view name) const {
-  const auto it = tensors_.find(name);
-  return it == tensors_.end() ? nullptr : &it->second;
 }
 
 int64_t SafetensorsCheckpoint::file_bytes() const {

@@ -11,20 +11,9 @@
 #include <vector>
 
 #include "base/mapped_file.h"
-#include "tensor/dtype.h"
+#include "formats/checkpoint.h"
 
 namespace qnext {
-
-/// One tensor of a file: a view into the mapping. dtype is empty for element types the project does not compute with
-/// (I64, BOOL, ...); dtype_text is the file's own spelling.
-struct FileTensor {
-  std::string name;
-  std::string dtype_text;
-  std::optional<DType> dtype;
-  std::vector<int64_t> shape;
-  std::span<const std::byte> bytes;
-  const std::string* file = nullptr;  ///< the file it came from, for messages; lives as long as its owner
-};
 
 /// Bits of one element of a type of the format ("F32" 32, "I64" 64, "F4" 4, ...), or 0 for a name that is none.
 int64_t safetensors_element_bits(std::string_view dtype);
@@ -46,23 +35,16 @@ std::vector<std::pair<std::string, std::string>> parse_safetensors_index(std::st
 /// All tensors of a Hugging Face model directory: `model.safetensors`, or without one the shards that
 /// `model.safetensors.index.json` names, mapped. Throws FileError/Error for a missing shard, an index entry whose
 /// file lacks the tensor, a tensor in two shards, a shard name that leaves the directory.
-class SafetensorsCheckpoint {
+class SafetensorsCheckpoint final : public Checkpoint {
  public:
   explicit SafetensorsCheckpoint(const std::filesystem::path& directory);
-
-  const std::map<std::string, FileTensor, std::less<>>& tensors() const { return tensors_; }
-  const FileTensor* find(std::string_view name) const;
-  const std::filesystem::path& directory() const { return directory_; }
-  /// Sum of the sizes of all files.
-  int64_t file_bytes() const;
+  int64_t file_bytes() const override;
 
  private:
   const std::string* add_file(const std::filesystem::path& path);
 
-  std::filesystem::path directory_;
   std::vector<std::unique_ptr<std::string>> file_names_;
   std::vector<MappedFile> files_;
-  std::map<std::string, FileTensor, std::less<>> tensors_;
 };
 
 /// A tensor to be written.

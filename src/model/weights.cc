@@ -27,7 +27,7 @@ Matrix row_range(const Matrix& m, int64_t begin, int64_t count) { return m.selec
 /// Takes tensors out of a checkpoint by name. Each is checked when taken; what was never taken is left over.
 class TensorTaker {
  public:
-  TensorTaker(const SafetensorsCheckpoint& checkpoint, Weights& weights)
+  TensorTaker(const Checkpoint& checkpoint, Weights& weights)
       : checkpoint_(checkpoint), weights_(weights) {
     taken_.reserve(checkpoint.tensors().size());
   }
@@ -102,7 +102,7 @@ class TensorTaker {
     const FileTensor* tensor = checkpoint_.find(name);
     if (tensor == nullptr) {
       const auto& all = checkpoint_.tensors();
-      throw FileError(checkpoint_.directory().string(), "tensor " + name, shape_text(shape),
+      throw FileError(checkpoint_.path().string(), "tensor " + name, shape_text(shape),
                       fmt::format("no such tensor among {}{}", all.size(),
                                   all.empty() ? "" : ", from " + qnext::quoted(all.begin()->first, 200)));
     }
@@ -138,7 +138,7 @@ class TensorTaker {
     return out.data();
   }
 
-  const SafetensorsCheckpoint& checkpoint_;
+  const Checkpoint& checkpoint_;
   Weights& weights_;
   std::unordered_set<const FileTensor*> taken_;
 };
@@ -321,7 +321,7 @@ class Walker {
 
 }  // namespace
 
-Weights bind_weights(const ModelConfig& config, std::shared_ptr<const SafetensorsCheckpoint> checkpoint) {
+Weights bind_weights(const ModelConfig& config, std::shared_ptr<const Checkpoint> checkpoint) {
   Weights w;
   w.checkpoint = std::move(checkpoint);
   TensorTaker tensors(*w.checkpoint, w);

@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "backend/backend.h"
-#include "formats/safetensors.h"
+#include "formats/checkpoint.h"
 #include "model/config.h"
 #include "tensor/matrix.h"
 
@@ -65,7 +65,7 @@ struct Weights {
   Matrix lm_head;     ///< [vocab, D]; the same matrix as the embedding when tied
   std::optional<MtpWeights> mtp;
 
-  std::shared_ptr<const SafetensorsCheckpoint> checkpoint;
+  std::shared_ptr<const Checkpoint> checkpoint;
   std::deque<std::vector<std::byte>> owned_bytes;  ///< matrices that lie unaligned in their file
   std::deque<std::vector<float>> owned_floats;     ///< vectors, and fp8 scales that are not aligned f32 in their file
 };
@@ -77,7 +77,7 @@ struct Weights {
 /// determines). MTP tensors are there as a group or not at all, and as the config announces if it does. With tied
 /// embeddings the one tensor may bear either name; a checkpoint that holds both keeps both, as in transformers 5.
 /// Throws FileError (tensor, file, expected, found).
-Weights bind_weights(const ModelConfig& config, std::shared_ptr<const SafetensorsCheckpoint> checkpoint);
+Weights bind_weights(const ModelConfig& config, std::shared_ptr<const Checkpoint> checkpoint);
 
 /// Visits every parameter once, in the order of the model, under its Hugging Face name whatever the checkpoint's
 /// spelling: the interleaved ones as "...linear_attn.in_proj_qkvz.q" (.k .v .z), "...in_proj_ba.b" (.a),

@@ -9,6 +9,7 @@
 
 #include "base/error.h"
 #include "base/mapped_file.h"
+#include "formats/safetensors.h"
 #include "model/testing/random_checkpoint.h"
 
 namespace qnext {

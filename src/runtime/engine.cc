@@ -4,6 +4,7 @@
 
 #include "backend/cpu/cpu_backend.h"
 #include "base/error.h"
+#include "formats/safetensors.h"
 
 namespace qnext {
 

@@ -3,31 +3,55 @@
 #include <cmath>
 
 #include "base/error.h"
+#include "tensor/blocks.h"
 
 namespace qnext {
 
-int64_t dtype_size(DType dtype) {
+namespace {
+struct DTypeInfo {
+  std::string_view name;
+  int64_t elements, bytes;  // of a block
+};
+constexpr DTypeInfo info(DType dtype) {
   switch (dtype) {
-    case DType::kF32: return 4;
-    case DType::kF16:
-    case DType::kBF16: return 2;
-    case DType::kF8E4M3: return 1;
+    case DType::kF32: return {"F32", 1, 4};
+    case DType::kF16: return {"F16", 1, 2};
+    case DType::kBF16: return {"BF16", 1, 2};
+    case DType::kF8E4M3: return {"F8_E4M3", 1, 1};
+    case DType::kQ8_0: return {"Q8_0", 32, sizeof(BlockQ8_0)};
+    case DType::kQ4_0: return {"Q4_0", 32, sizeof(BlockQ4_0)};
+    case DType::kQ4_1: return {"Q4_1", 32, sizeof(BlockQ4_1)};
+    case DType::kQ5_0: return {"Q5_0", 32, sizeof(BlockQ5_0)};
+    case DType::kQ5_1: return {"Q5_1", 32, sizeof(BlockQ5_1)};
+    case DType::kIQ4_NL: return {"IQ4_NL", 32, sizeof(BlockIQ4_NL)};
+    case DType::kMXFP4: return {"MXFP4", 32, sizeof(BlockMXFP4)};
+    case DType::kQ2_K: return {"Q2_K", 256, sizeof(BlockQ2_K)};
+    case DType::kQ3_K: return {"Q3_K", 256, sizeof(BlockQ3_K)};
+    case DType::kQ4_K: return {"Q4_K", 256, sizeof(BlockQ4_K)};
+    case DType::kQ5_K: return {"Q5_K", 256, sizeof(BlockQ5_K)};
+    case DType::kQ6_K: return {"Q6_K", 256, sizeof(BlockQ6_K)};
+    case DType::kIQ4_XS: return {"IQ4_XS", 256, sizeof(BlockIQ4_XS)};
   }
-  QNEXT_CHECK(false, "unknown dtype {}", static_cast<int>(dtype));
+  return {};
 }
+DTypeInfo checked_info(DType dtype) {
+  const DTypeInfo result = info(dtype);
+  QNEXT_CHECK(result.elements > 0, "unknown dtype {}", static_cast<int>(dtype));
+  return result;
+}
+}  // namespace
 
-std::string_view dtype_name(DType dtype) {
-  switch (dtype) {
-    case DType::kF32: return "F32";
-    case DType::kF16: return "F16";
-    case DType::kBF16: return "BF16";
-    case DType::kF8E4M3: return "F8_E4M3";
-  }
-  QNEXT_CHECK(false, "unknown dtype {}", static_cast<int>(dtype));
+int64_t block_elements(DType dtype) { return checked_info(dtype).elements; }
+int64_t block_bytes(DType dtype) { return checked_info(dtype).bytes; }
+std::string_view dtype_name(DType dtype) { return checked_info(dtype).name; }
+
+int64_t dtype_size(DType dtype) {
+  QNEXT_CHECK(!is_block_type(dtype), "{} has no element size", dtype_name(dtype));
+  return block_bytes(dtype);
 }
 
 std::optional<DType> dtype_from_name(std::string_view name) {
-  for (DType dtype : {DType::kF32, DType::kF16, DType::kBF16, DType::kF8E4M3}) {
+  for (DType dtype : kAllDTypes) {
     if (dtype_name(dtype) == name) return dtype;
   }
   return std::nullopt;
@@ -65,6 +89,11 @@ float f8e4m3_to_f32(uint8_t bits) {
 }
 
 float load_as_f32(const std::byte* data, DType dtype, int64_t i) {
+  if (is_block_type(dtype)) {
+    float block[256];
+    decode_block(dtype, data + i / block_elements(dtype) * block_bytes(dtype), block);
+    return block[i % block_elements(dtype)];
+  }
   const auto load = [&]<typename T>(T) {
     T value;
     std::memcpy(&value, data + i * static_cast<int64_t>(sizeof(T)), sizeof(T));
@@ -75,6 +104,7 @@ float load_as_f32(const std::byte* data, DType dtype, int64_t i) {
     case DType::kF16: return f16_to_f32(load(uint16_t{}));
     case DType::kBF16: return bf16_to_f32(load(uint16_t{}));
     case DType::kF8E4M3: return f8e4m3_to_f32(load(uint8_t{}));
+    default: break;
   }
   QNEXT_CHECK(false, "unknown dtype {}", static_cast<int>(dtype));
 }

@@ -15,7 +15,7 @@ namespace qnext {
 struct Matrix {
   DType dtype = DType::kF32;
   int64_t rows = 0, cols = 0;
-  const std::byte* data = nullptr;  ///< physical row 0, aligned to the dtype
+  const std::byte* data = nullptr;  ///< physical row 0, aligned to the dtype (block types: to nothing)
   int64_t row_offset = 0;
   int64_t row_block = 1;
   int64_t row_block_stride = 1;
@@ -24,14 +24,15 @@ struct Matrix {
   int64_t scale_cols = 0;
 
   int64_t physical_row(int64_t r) const { return row_offset + r / row_block * row_block_stride + r % row_block; }
-  const std::byte* row(int64_t r) const { return data + physical_row(r) * cols * dtype_size(dtype); }
+  int64_t row_bytes() const { return bytes_of(dtype, cols); }
+  const std::byte* row(int64_t r) const { return data + physical_row(r) * row_bytes(); }
   /// One element as float, scales applied. For tests, the reference and other slow paths.
   float at(int64_t r, int64_t c) const {
     const float value = load_as_f32(row(r), dtype, c);
     return block_scales == nullptr ? value : value * block_scales[physical_row(r) / 128 * scale_cols + c / 128];
   }
   bool empty() const { return data == nullptr; }
-  int64_t bytes() const { return rows * cols * dtype_size(dtype); }
+  int64_t bytes() const { return rows * row_bytes(); }
 
   /// The rows [offset + i * stride, offset + i * stride + block) for i = 0 .. count-1 of this (un-selected) matrix.
   Matrix select_rows(int64_t offset, int64_t block, int64_t stride, int64_t count) const {

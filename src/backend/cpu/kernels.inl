@@ -124,6 +124,7 @@ void matmul(const float* x, int64_t ldx, const int32_t* x_index, int64_t tokens,
     case DType::kF16: return matmul_as<DType::kF16>(x, ldx, x_index, tokens, w, begin, end, y, ldy, y_index, scratch);
     case DType::kF8E4M3:
       return matmul_as<DType::kF8E4M3>(x, ldx, x_index, tokens, w, begin, end, y, ldy, y_index, scratch);
+    default: return;  // block types go through the quantised kernels
   }
 }
 
@@ -133,6 +134,7 @@ void expand_row(const Matrix& w, int64_t row, float* out) {
     case DType::kBF16: return expand_row_as<DType::kBF16>(w, row, out);
     case DType::kF16: return expand_row_as<DType::kF16>(w, row, out);
     case DType::kF8E4M3: return expand_row_as<DType::kF8E4M3>(w, row, out);
+    default: return decode(w.dtype, w.row(row), w.cols, out);
   }
 }
 

@@ -6,7 +6,7 @@
 #include <type_traits>
 
 #include "backend/cpu/kernels.h"
-#include "tensor/dtype.h"
+#include "tensor/blocks.h"
 
 #if defined(__clang__)
 #pragma clang attribute push(__attribute__((target("avx2,fma,f16c,bmi2"))), apply_to = function)

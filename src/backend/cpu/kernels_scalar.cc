@@ -6,7 +6,7 @@
 #include <type_traits>
 
 #include "backend/cpu/kernels.h"
-#include "tensor/dtype.h"
+#include "tensor/blocks.h"
 
 #define QNEXT_ISA_WIDTH 1
 namespace qnext {
