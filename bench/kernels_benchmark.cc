@@ -66,7 +66,7 @@ double read_bytes_per_second() {
 #define QNEXT_PEAK(name, target_set, vector, set1, fma)                                         \
   __attribute__((target(target_set))) void name(int64_t iterations) {                           \
     vector sum[10], factor = set1(0.999f);                                                      \
-    for (vector& s : sum) s = set1(1.0f);                                                       \
+    _Pragma("GCC unroll 10") for (int n = 0; n < 10; ++n) sum[n] = set1(1.0f);                  \
     for (int64_t i = 0; i < iterations; ++i) {                                                  \
       _Pragma("GCC unroll 10") for (int n = 0; n < 10; ++n) sum[n] = fma(sum[n], factor, factor); \
       _Pragma("GCC unroll 10") for (int n = 0; n < 10; ++n) __asm__ volatile("" : "+v"(sum[n])); \

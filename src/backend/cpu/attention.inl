@@ -32,19 +32,26 @@ inline void block_scores(const float* q, const std::byte* keys, int64_t head_dim
   constexpr int kVecs = kTileVecs;
   for (int64_t j = 0; j < kBlockTokens; j += kVecs * Vec::kLanes) {
     Vec sum[kRows][kVecs];
+    QNEXT_UNROLL
     for (int r = 0; r < kRows; ++r) {
+      QNEXT_UNROLL
       for (int n = 0; n < kVecs; ++n) sum[r][n] = Vec::zero();
     }
     for (int64_t d = 0; d < head_dim; ++d) {
       ahead.step();
       Vec key[kVecs];
+      QNEXT_UNROLL
       for (int n = 0; n < kVecs; ++n) key[n] = load_kv<kType>(keys, d * kBlockTokens + j + n * Vec::kLanes);
+      QNEXT_UNROLL
       for (int r = 0; r < kRows; ++r) {
         const Vec factor = Vec::set(q[d * kRows + r]);
+        QNEXT_UNROLL
         for (int n = 0; n < kVecs; ++n) sum[r][n] = Vec::fma(factor, key[n], sum[r][n]);
       }
     }
+    QNEXT_UNROLL
     for (int r = 0; r < kRows; ++r) {
+      QNEXT_UNROLL
       for (int n = 0; n < kVecs; ++n) sum[r][n].store(scores + r * kBlockTokens + j + n * Vec::kLanes);
     }
   }
@@ -55,7 +62,9 @@ template <DType kType, int kRows, int kVecs>
 inline void block_values_tile(const float* p, const float* correction, const std::byte* values, int64_t head_dim,
                               int64_t count, float* o, int64_t c, Ahead& ahead) {
   Vec sum[kRows][kVecs];
+  QNEXT_UNROLL
   for (int r = 0; r < kRows; ++r) {
+    QNEXT_UNROLL
     for (int n = 0; n < kVecs; ++n) {
       sum[r][n] = Vec::load(o + r * head_dim + c + n * Vec::kLanes) * Vec::set(correction[r]);
     }
@@ -63,13 +72,18 @@ inline void block_values_tile(const float* p, const float* correction, const std
   for (int64_t j = 0; j < count; ++j) {
     ahead.step();
     Vec value[kVecs];
+    QNEXT_UNROLL
     for (int n = 0; n < kVecs; ++n) value[n] = load_kv<kType>(values, j * head_dim + c + n * Vec::kLanes);
+    QNEXT_UNROLL
     for (int r = 0; r < kRows; ++r) {
       const Vec factor = Vec::set(p[r * kBlockTokens + j]);
+      QNEXT_UNROLL
       for (int n = 0; n < kVecs; ++n) sum[r][n] = Vec::fma(factor, value[n], sum[r][n]);
     }
   }
+  QNEXT_UNROLL
   for (int r = 0; r < kRows; ++r) {
+    QNEXT_UNROLL
     for (int n = 0; n < kVecs; ++n) sum[r][n].store(o + r * head_dim + c + n * Vec::kLanes);
   }
 }
@@ -85,6 +99,7 @@ inline void block_values(const float* p, const float* correction, const std::byt
     block_values_tile<kType, kRows, 1>(p, correction, values, head_dim, count, o, c, ahead);
   }
   for (; c < head_dim; ++c) {  // head dims that are no multiple of a vector
+    QNEXT_UNROLL
     for (int r = 0; r < kRows; ++r) {
       float sum = o[r * head_dim + c] * correction[r];
       for (int64_t j = 0; j < count; ++j) sum += p[r * kBlockTokens + j] * load_as_f32(values, kType, j * head_dim + c);
@@ -129,6 +144,7 @@ template <DType kType, int kRows>
 inline void attend_block(const float* q, const int64_t* position, const KvBlock& block, int64_t head_dim, float scale,
                          SoftmaxState state, float* scores) {
   int64_t count[kRows], most = 0;
+  QNEXT_UNROLL
   for (int r = 0; r < kRows; ++r) {
     const int64_t visible = position[r] + 1 - block.begin;
     count[r] = visible < 0 ? 0 : visible > kBlockTokens ? kBlockTokens : visible;
@@ -137,6 +153,7 @@ inline void attend_block(const float* q, const int64_t* position, const KvBlock&
   if (most == 0) return;  // all rows end before the block
   block_scores<kType, kRows>(q, block.keys, head_dim, scores, block.ahead_of_values);
   float correction[kRows];
+  QNEXT_UNROLL
   for (int r = 0; r < kRows; ++r) {
     float* s = scores + r * kBlockTokens;
     if (count[r] == 0) {
@@ -189,6 +206,7 @@ inline void attention_span_as(const float* const* q, const int64_t* position, in
   float* values = keys + elements;
   for_query_tiles(rows, [&](int64_t r, auto tile) {
     constexpr int kRows = decltype(tile)::value;
+    QNEXT_UNROLL
     for (int i = 0; i < kRows; ++i) {
       for (int64_t d = 0; d < dim; ++d) packed[r * dim + d * kRows + i] = q[r + i][d];
     }

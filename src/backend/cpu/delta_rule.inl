@@ -5,20 +5,27 @@ template <int kTile, int kVecs>
 inline void accumulate_tile(float* out, int64_t ldout, const float* scale, const float* a, int64_t a_row, int64_t a_inner,
                             const float* b, int64_t ldb, int64_t inner, int64_t column, int64_t lanes) {
   Vec sum[kTile][kVecs];
+  QNEXT_UNROLL
   for (int i = 0; i < kTile; ++i) {
+    QNEXT_UNROLL
     for (int n = 0; n < kVecs; ++n) {
       sum[i][n] = load_lanes(out + i * ldout + column + n * Vec::kLanes, lanes) * Vec::set(scale[i]);
     }
   }
   for (int64_t m = 0; m < inner; ++m) {
     Vec row[kVecs];
+    QNEXT_UNROLL
     for (int n = 0; n < kVecs; ++n) row[n] = load_lanes(b + m * ldb + column + n * Vec::kLanes, lanes);
+    QNEXT_UNROLL
     for (int i = 0; i < kTile; ++i) {
       const Vec factor = Vec::set(a[i * a_row + m * a_inner]);
+      QNEXT_UNROLL
       for (int n = 0; n < kVecs; ++n) sum[i][n] = Vec::fma(factor, row[n], sum[i][n]);
     }
   }
+  QNEXT_UNROLL
   for (int i = 0; i < kTile; ++i) {
+    QNEXT_UNROLL
     for (int n = 0; n < kVecs; ++n) store_lanes(sum[i][n], out + i * ldout + column + n * Vec::kLanes, lanes);
   }
 }
@@ -62,9 +69,11 @@ void gated_delta_step(const DeltaHead& h) {
   constexpr int64_t kVecs = 4;
   const auto columns = [&]<int kCount>(int64_t c, int64_t lanes, std::integral_constant<int, kCount>) {
     Vec sk[kCount], sq[kCount];
+    QNEXT_UNROLL
     for (int n = 0; n < kCount; ++n) sk[n] = sq[n] = Vec::zero();
     for (int64_t d = 0; d < h.key_dim; ++d) {
       const Vec k = Vec::set(h.k[d]), q = Vec::set(h.q[d]);
+      QNEXT_UNROLL
       for (int n = 0; n < kCount; ++n) {
         const Vec s = load_lanes(h.state + d * h.value_dim + c + n * Vec::kLanes, lanes);
         sk[n] = Vec::fma(k, s, sk[n]);
@@ -73,6 +82,7 @@ void gated_delta_step(const DeltaHead& h) {
     }
     Vec u[kCount];
     const Vec decay = Vec::set(alpha);
+    QNEXT_UNROLL
     for (int n = 0; n < kCount; ++n) {
       const Vec v = load_lanes(h.v + c + n * Vec::kLanes, lanes);
       u[n] = Vec::set(beta) * (v - decay * sk[n]);
@@ -80,6 +90,7 @@ void gated_delta_step(const DeltaHead& h) {
     }
     for (int64_t d = 0; d < h.key_dim; ++d) {
       const Vec k = Vec::set(h.k[d]);
+      QNEXT_UNROLL
       for (int n = 0; n < kCount; ++n) {
         float* s = h.state + d * h.value_dim + c + n * Vec::kLanes;
         store_lanes(Vec::fma(k, u[n], decay * load_lanes(s, lanes)), s, lanes);
