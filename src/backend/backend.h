@@ -92,6 +92,11 @@ struct ConvSegment {
   int64_t row = 0, rows = 0;
   float* state = nullptr;  ///< [kernel - 1, channels], the inputs before the first row, oldest first; updated
 };
+/// Channels [begin, end) are heads that are brought to unit length (sum of squares + 1e-6), then times scale.
+struct UnitNorm {
+  int64_t begin = 0, end = 0, head_dim = 0;
+  float scale = 1.0f;
+};
 struct DeltaSegment {
   int64_t row = 0, rows = 0, position = 0;
   float* state = nullptr;  ///< [Hv, K, V]; updated
@@ -136,9 +141,10 @@ class Backend {
   /// False when a value is NaN or infinite.
   virtual bool all_finite(Rows x) = 0;
 
-  /// Depth-wise causal convolution over each segment, then SiLU. taps [channels, kernel], the last tap meets the
-  /// current row.
-  virtual void causal_conv1d_silu(std::span<const ConvSegment> segments, Rows x, Vector taps, int64_t kernel, Rows out) = 0;
+  /// Depth-wise causal convolution over each segment, then SiLU, then the heads of `norms` (at most one head dim) to unit
+  /// length. taps [channels, kernel], the last tap meets the current row. out may be x.
+  virtual void causal_conv1d_silu(std::span<const ConvSegment> segments, Rows x, Vector taps, int64_t kernel,
+                                  std::span<const UnitNorm> norms, Rows out) = 0;
   /// beta = sigmoid(b); log_decay = -exp(a_log) * softplus(a + dt_bias), per value head.
   virtual void delta_gates(Rows b, Rows a, Vector a_log, Vector dt_bias, Rows beta, Rows log_decay) = 0;
   /// Each head of each row to unit length (sum of squares + 1e-6), times scale. In place.

@@ -101,15 +101,20 @@ class CpuBackend final : public Backend {
     return finite.load();
   }
 
-  void causal_conv1d_silu(std::span<const ConvSegment> segments, Rows x, Vector taps, int64_t kernel, Rows out) override {
-    QNEXT_CHECK(kernel >= 1 && kernel <= kMaxConvKernel && taps.size == kernel * x.cols, "kernel {}", kernel);
-    constexpr int64_t kChannels = 256;
-    const int64_t parts = (x.cols + kChannels - 1) / kChannels;
+  void causal_conv1d_silu(std::span<const ConvSegment> segments, Rows x, Vector taps, int64_t kernel,
+                          std::span<const UnitNorm> norms, Rows out) override {
+    QNEXT_CHECK(kernel >= 2 && kernel <= kMaxConvKernel && taps.size == kernel * x.cols, "kernel {}", kernel);
+    int64_t width = 256;  // channels of a task
+    if (!norms.empty()) width = std::max<int64_t>(1, width / norms[0].head_dim) * norms[0].head_dim;
+    for (const UnitNorm& norm : norms) {
+      QNEXT_CHECK(norm.head_dim == norms[0].head_dim && norm.begin % norm.head_dim == 0 && norm.end % norm.head_dim == 0);
+    }
+    const int64_t parts = (x.cols + width - 1) / width;
     pool_.parallel_for(static_cast<int64_t>(segments.size()) * parts, [&](int64_t task, int) {
       const ConvSegment& segment = segments[static_cast<size_t>(task / parts)];
-      const int64_t begin = task % parts * kChannels;
-      k_.causal_conv1d_silu(segment, x.data, x.stride, taps.data, kernel, x.cols, begin, std::min(begin + kChannels, x.cols),
-                            out.data, out.stride);
+      const int64_t begin = task % parts * width;
+      k_.causal_conv1d_silu(segment, x.data, x.stride, taps.data, kernel, x.cols, begin, std::min(begin + width, x.cols),
+                            norms, out.data, out.stride);
     });
   }
 
