@@ -38,6 +38,34 @@ class GgufMetadata {
   std::vector<std::pair<std::string, GgufValue>> entries_;
 };
 
+/// Checked access to metadata: each getter throws FileError naming file, key, expected and found when the value has
+/// another type or lies outside its range. Any integer type does for an integer, and any number for a number, of
+/// which the shortest decimal is taken that means it in its own precision (1e-6 stored as F32 is 1e-6). A view.
+class GgufFields {
+ public:
+  GgufFields(const GgufMetadata& metadata, const std::string& file) : metadata_(&metadata), file_(&file) {}
+
+  const GgufValue* find(std::string_view key) const { return metadata_->find(key); }
+  const std::string& file() const { return *file_; }
+  std::optional<int64_t> integer(std::string_view key, int64_t min, int64_t max) const;
+  std::optional<double> number(std::string_view key, double min, double max) const;
+  std::optional<bool> boolean(std::string_view key) const;
+  /// Null when there is none.
+  const std::string* text(std::string_view key) const;
+  const std::vector<std::string>* texts(std::string_view key) const;
+  std::optional<std::vector<bool>> booleans(std::string_view key) const;
+  std::optional<std::vector<int64_t>> integers(std::string_view key, int64_t min, int64_t max) const;
+  /// Throws FileError for this key with the value it has.
+  [[noreturn]] void fail(std::string_view key, const std::string& expected) const;
+
+ private:
+  const GgufMetadata* metadata_;
+  const std::string* file_;
+};
+
+/// A value for an error message: scalars as written, strings cut, arrays by type and size.
+std::string describe(const GgufValue* value);
+
 /// The number of an element type in files; empty for F8_E4M3, which the format does not have.
 std::optional<uint32_t> gguf_type_of(DType dtype);
 /// The reverse; empty for types the project does not compute with.
