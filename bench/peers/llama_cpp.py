@@ -224,7 +224,8 @@ class LlamaCpp:
     """One model and one context. CPUs are the first `threads` of those this process may run on, one thread on each."""
 
     def __init__(self, model, isa=None, threads=2, context=4096, ubatch=512, sequences=1, extra_buffers=True, verbose=False,
-                 kv_type="F16", load_mtp=False):
+                 kv_type="F16", load_mtp=False, outputs=0):
+        """outputs: most rows of a feed that get logits, if more than one; their memory is reserved."""
         self.isa = isa or best_isa()
         self.libraries = Libraries(verbose)
         self.libraries.load_backend(self.isa)
@@ -244,6 +245,7 @@ class LlamaCpp:
         params.n_threads = params.n_threads_batch = threads
         params.type_k = params.type_v = GGML_TYPES[kv_type]
         params.no_perf = True
+        params.n_outputs_max_per_seq = max(outputs, 1)
         self.ubatch, self.sequences, self.threads = ubatch, sequences, threads
         self.context = llama.llama_init_from_model(self.model, params)
         if not self.context:
