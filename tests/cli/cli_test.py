@@ -291,6 +291,11 @@ class Terminal(unittest.TestCase):
         self.assertIn("hello", history.read_text())
         self.assertEqual(history.stat().st_mode & 0o777, 0o600)
 
+    def test_end_of_file_typed_during_an_answer(self):
+        self.wait_for("> ")
+        self.send("\0")  # what the terminal makes of a Ctrl-D that nobody was reading
+        self.assertEqual(self.wait_for_exit(), 0)
+
     def test_interrupt_at_the_prompt(self):
         self.wait_for("> ")
         self.send("unfinished\x03")

@@ -385,7 +385,7 @@ void CpuBackend::gated_attention(std::span<const AttentionSegment> segments, con
       k_.sigmoid_multiply(out.row(row) + column, gate.row(row) + column, dim);
     }
   };
-  const int64_t score_floats = tile_rows * kBlockTokens;
+  const int64_t score_floats = attention_scratch_floats(tile_rows, dim);
   pool_.parallel_for(static_cast<int64_t>(tasks.size()), [&](int64_t i, int thread) {
     const AttentionTask& task = tasks[static_cast<size_t>(i)];
     float* memory = scratch(thread, score_floats + 2 * state_floats);

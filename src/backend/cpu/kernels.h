@@ -9,13 +9,17 @@ namespace qnext {
 /// Weight rows that one matmul task takes; they are expanded to f32 once and used for all tokens.
 inline constexpr int64_t kPanelRows = 32;
 /// Keys over which attention runs one online softmax; the partial results of spans are merged in order.
-inline constexpr int64_t kSpanKeys = 4096;
+inline constexpr int64_t kSpanKeys = 2048;
 
 /// Longest causal convolution.
 inline constexpr int64_t kMaxConvKernel = 16;
 /// Query rows of one KV head that one attention task takes: (token, head of the group) pairs; more when the
 /// group alone has more.
-inline constexpr int64_t kAttentionRows = 32;
+inline constexpr int64_t kAttentionRows = 128;
+/// Floats of scratch that attention_span needs.
+inline int64_t attention_scratch_floats(int64_t rows, int64_t head_dim) {
+  return 8 * kBlockTokens + (rows + 2 * kBlockTokens) * head_dim;
+}
 
 /// Running softmax of some query rows: o[r] = sum of exp(s - m[r]) v, l[r] = sum of exp(s - m[r]).
 struct SoftmaxState {
@@ -67,7 +71,7 @@ struct Kernels {
   void (*gated_delta_step)(const DeltaHead& head);  ///< one row
   void (*gated_delta_chunk)(const DeltaHead& head, int64_t rows, float* scratch);  ///< 1 < rows <= kBlockTokens
   /// Keys [key_begin, key_end) of one KV head for R query rows; row r sees keys <= position[r]. Starts from the given
-  /// state. scratch: R * kBlockTokens floats.
+  /// state. scratch: attention_scratch_floats(R, A).
   void (*attention_span)(const float* const* q, const int64_t* position, int64_t rows, const KvView& kv,
                          const KvLayout& layout, int64_t kv_head, int64_t key_begin, int64_t key_end, float scale,
                          SoftmaxState state, float* scratch);
