@@ -14,7 +14,7 @@
 #include "base/cpu.h"
 #include "base/error.h"
 #include "base/thread_pool.h"
-#include "convert/model_files.h"
+#include "convert/source_model.h"
 #include "formats/gguf.h"
 #include "formats/safetensors.h"
 #include "quant/encode.h"
@@ -242,7 +242,7 @@ std::vector<TensorSpec> specs_of(std::span<const Job> jobs) {
 
 QuantizeReport quantize(const fs::path& in, const fs::path& out, const QuantizeOptions& options,
                         const std::function<void(int64_t, int64_t)>& on_progress) {
-  const ModelFiles model = open_model_files(in);
+  const SourceModel model = open_source_model(in);
   const bool gguf = out.extension() == ".gguf";
   const StoredParts parts = stored_parts(model.weights);
   QuantizeReport report;
@@ -271,7 +271,7 @@ QuantizeReport quantize(const fs::path& in, const fs::path& out, const QuantizeO
   } else {
     NewDirectory directory(out);
     const bool fp8 = std::ranges::any_of(jobs, &Job::scaled);
-    copy_model_files(model, directory.path(), fp8);
+    write_model_files(model, directory.path(), fp8);
     const fs::path file = directory.path() / "model.safetensors";
     write_all(*create_safetensors(file, specs, {{"format", "pt"}}));
     report.file_bytes = static_cast<int64_t>(fs::file_size(file));

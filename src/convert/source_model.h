@@ -9,20 +9,20 @@
 namespace qnext {
 
 /// A model opened for conversion: a Hugging Face directory or a GGUF file.
-struct ModelFiles {
+struct SourceModel {
   std::filesystem::path path;
   ModelConfig config;
   Weights weights;
 };
 
 /// Throws Error/FileError.
-ModelFiles open_model_files(const std::filesystem::path& path);
+SourceModel open_source_model(const std::filesystem::path& path);
 
 /// The metadata of a GGUF file with this model: configuration, tokenizer, chat template, sampling.
-GgufMetadata gguf_metadata(const ModelFiles& model, const StoredParts& parts);
+GgufMetadata gguf_metadata(const SourceModel& model, const StoredParts& parts);
 
 /// Writes what belongs beside model.safetensors: config.json and the tokenizer's and chat template's files, as they
 /// are, except that config.json states the weights' quantisation: fp8 with scales of 128 x 128, or none.
-void copy_model_files(const ModelFiles& model, const std::filesystem::path& directory, bool fp8);
+void write_model_files(const SourceModel& model, const std::filesystem::path& directory, bool fp8);
 
 }  // namespace qnext

@@ -1,4 +1,4 @@
-#include "convert/model_files.h"
+#include "convert/source_model.h"
 
 #include <fstream>
 #include <nlohmann/json.hpp>
@@ -42,13 +42,13 @@ void write_text(const fs::path& path, const std::string& text) {
 
 }  // namespace
 
-ModelFiles open_model_files(const fs::path& path) {
-  ModelFiles model{.path = path, .config = load_config(path), .weights = {}};
+SourceModel open_source_model(const fs::path& path) {
+  SourceModel model{.path = path, .config = load_config(path), .weights = {}};
   model.weights = bind_weights(model.config, std::make_shared<const SafetensorsCheckpoint>(path));
   return model;
 }
 
-GgufMetadata gguf_metadata(const ModelFiles& model, const StoredParts& parts) {
+GgufMetadata gguf_metadata(const SourceModel& model, const StoredParts& parts) {
   GgufMetadata metadata;
   const fs::path absolute = fs::absolute(model.path);
   const fs::path name = absolute.has_filename() ? absolute.filename() : absolute.parent_path().filename();
@@ -65,7 +65,7 @@ GgufMetadata gguf_metadata(const ModelFiles& model, const StoredParts& parts) {
   return metadata;
 }
 
-void copy_model_files(const ModelFiles& model, const fs::path& directory, bool fp8) {
+void write_model_files(const SourceModel& model, const fs::path& directory, bool fp8) {
   Json config = Json::parse(read_text_file(model.path / "config.json", kMaxTextBytes));
   config.erase("quantization_config");
   if (fp8) {
