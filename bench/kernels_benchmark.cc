@@ -229,7 +229,7 @@ void route(benchmark::State& state, Isa isa, int64_t rows) {
 }
 
 void register_all() {
-  for (const Isa isa : {Isa::kScalar, Isa::kAvx2, Isa::kAvx512}) {
+  for (const Isa isa : {Isa::kScalar, Isa::kAvx2, Isa::kAvx512, Isa::kAmx}) {
     if (isa > detect_isa()) continue;
     const auto add = [&](const std::string& name, auto body) {
       benchmark::RegisterBenchmark(fmt::format("{}/{}", name, isa_name(isa)).c_str(), body);

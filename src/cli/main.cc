@@ -27,7 +27,7 @@ Examples:
 
 Environment:
   QNEXT_MODEL   model directory when --model is not given
-  QNEXT_ISA     force an instruction set: scalar, avx2 or avx512
+  QNEXT_ISA     force an instruction set: scalar, avx2, avx512 or amx
 
 Exit status: 0 success, 1 the request or a file is wrong, 2 the command line is wrong.)";
 

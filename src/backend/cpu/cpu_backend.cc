@@ -21,7 +21,8 @@ const Kernels& kernels_for(Isa isa) {
   switch (isa) {
     case Isa::kScalar: return kernels_scalar();
     case Isa::kAvx2: return kernels_avx2();
-    case Isa::kAvx512: return kernels_avx512();
+    case Isa::kAvx512:
+    case Isa::kAmx: return kernels_avx512();  // tiles serve the weights of block types (quant_amx.cc)
   }
   QNEXT_CHECK(false, "unknown isa {}", static_cast<int>(isa));
 }

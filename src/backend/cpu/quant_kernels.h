@@ -64,10 +64,20 @@ struct QuantKernels {
   /// was rounded with scale_group(w.dtype). tokens <= kQuantTokens.
   void (*matmul)(const QuantRows& x, const int32_t* x_index, int64_t tokens, const Matrix& w, int64_t begin,
                  int64_t end, float* y, int64_t ldy, const int32_t* y_index, std::byte* scratch);
+  /// Rows of weights for one task with many tokens, and the 64-byte aligned bytes that matmul then needs.
+  int64_t task_rows = kExpandRows;
+  int64_t (*scratch_bytes)(int64_t tokens, int64_t rows) = [](int64_t tokens, int64_t) {
+    return quant_scratch_bytes(tokens);
+  };
 };
 
 const QuantKernels& quant_kernels_scalar();
 const QuantKernels& quant_kernels_avx512();  ///< needs has_avx512_vnni()
+/// Tiles from kAmxTokens tokens on, below that AVX-512. Needs AMX int8.
+const QuantKernels& quant_kernels_amx();
+/// The same on tiles in plain C++, for tests on machines with AVX-512 VNNI alone.
+const QuantKernels& quant_kernels_amx_emulated();
+inline constexpr int64_t kAmxTokens = 12;
 /// Those of `isa`; the scalar ones where there are none yet (AVX2, AVX-512 without VNNI).
 const QuantKernels& quant_kernels_for(Isa isa);
 
