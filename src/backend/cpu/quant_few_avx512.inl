@@ -23,6 +23,7 @@ inline __m256i add_halves(__m512i v) {
 
 template <int64_t kBytes>
 inline void prefetch(const std::byte* p) {
+  QNEXT_UNROLL
   for (int64_t i = 0; i < kBytes; i += 64) _mm_prefetch(reinterpret_cast<const char*>(p + kAhead + i), _MM_HINT_T0);
 }
 
@@ -36,24 +37,29 @@ inline void dot_four_k(const QuantUnit* const* x, int64_t stride, const std::byt
   const __m512i lane_high = _mm512_add_epi16(lane, _mm512_set1_epi16(8));
   const __m512i zero = _mm512_setzero_si512();
   __m128 y[kTokens];
+  QNEXT_UNROLL
   for (int t = 0; t < kTokens; ++t) y[t] = _mm_setzero_ps();
   for (int64_t k = 0; k < cols / 256; ++k) {
     __m256i sum1[kTokens][4], sum2[kTokens][4];
     const std::byte* block[4];
+    QNEXT_UNROLL
     for (int r = 0; r < 4; ++r) {
       block[r] = rows[r] + k * kBytes;
       prefetch<kBytes>(block[r]);
       KBlock w;
       unpack<kType>(block[r], w);
       const __m512i scales = _mm512_castsi256_si512(w.scales);
+      QNEXT_UNROLL
       for (int t = 0; t < kTokens; ++t) {
         const QuantUnit& u = x[t][k * stride];
         __m512i dots[4];
+        QNEXT_UNROLL
         for (int j = 0; j < 4; ++j) dots[j] = _mm512_dpbusd_epi32(zero, w.q[j], load_zmm(u.q + 64 * j));
         __m512i sum;
         if constexpr (kType == DType::kIQ4_XS) {  // dots of 4 need more than 16 bits
           const __m512i scales32 = _mm512_cvtepi16_epi32(w.scales);
           sum = zero;
+          QNEXT_UNROLL
           for (int j = 0; j < 4; ++j) {
             const __m512i index = _mm512_set_epi32(4 * j + 3, 4 * j + 3, 4 * j + 3, 4 * j + 3, 4 * j + 2, 4 * j + 2, 4 * j + 2,
                                                    4 * j + 2, 4 * j + 1, 4 * j + 1, 4 * j + 1, 4 * j + 1, 4 * j, 4 * j, 4 * j,
@@ -74,6 +80,7 @@ inline void dot_four_k(const QuantUnit* const* x, int64_t stride, const std::byt
     }
     const __m128 d = four_halves(block, d_offset(kType));
     const __m128 dmin = has_minima(kType) ? four_halves(block, d_offset(kType) + 2) : _mm_setzero_ps();
+    QNEXT_UNROLL
     for (int t = 0; t < kTokens; ++t) {
       const __m128 s = _mm_set1_ps(x[t][k * stride].scale[0]);
       const __m128i total = sums_of_four(sum1[t][0], sum1[t][1], sum1[t][2], sum1[t][3]);
@@ -84,6 +91,7 @@ inline void dot_four_k(const QuantUnit* const* x, int64_t stride, const std::byt
       }
     }
   }
+  QNEXT_UNROLL
   for (int t = 0; t < kTokens; ++t) out[t] = y[t];
 }
 
@@ -92,27 +100,31 @@ inline void dot_four_32(const QuantUnit* const* x, int64_t stride, const std::by
   constexpr int64_t kBytes = bytes_per_block(kType);
   const int64_t blocks = cols / 32;
   __m128 y[kTokens];
+  QNEXT_UNROLL
   for (int t = 0; t < kTokens; ++t) y[t] = _mm_setzero_ps();
   for (int64_t b = 0; b < blocks; b += 2) {
     const int64_t a_offset = b * kBytes, b_offset = b + 1 < blocks ? a_offset + kBytes : a_offset;
     __m512i w[4];
+    QNEXT_UNROLL
     for (int r = 0; r < 4; ++r) {
       prefetch<2 * kBytes>(rows[r] + a_offset);
       w[r] = unpack_pair<kType>(rows[r] + a_offset, rows[r] + b_offset);
     }
     const __m128 d0 = four_scales<kType>(rows, a_offset), d1 = four_scales<kType>(rows, b_offset);
+    QNEXT_UNROLL
     for (int t = 0; t < kTokens; ++t) {
       const QuantUnit& u = x[t][b / 8 * stride];
       const int64_t j = b % 8;
       const __m512i q = load_zmm(u.q + 32 * j), zero = _mm512_setzero_si512();
       __m512i dots[4];
+      QNEXT_UNROLL
       for (int r = 0; r < 4; ++r) dots[r] = _mm512_dpbusd_epi32(zero, w[r], q);
       __m512i sums = lane_sums(dots[0], dots[1], dots[2], dots[3]);
       sums = _mm512_add_epi32(sums, _mm512_shuffle_i32x4(sums, sums, 0b10'11'00'01));
       __m128i sum0 = _mm512_castsi512_si128(sums), sum1 = _mm512_extracti32x4_epi32(sums, 2);
       if constexpr (weight_offset(kType) != 0) {
-        sum0 = _mm_sub_epi32(sum0, _mm_set1_epi32(weight_offset(kType) * u.sums[j]));
-        sum1 = _mm_sub_epi32(sum1, _mm_set1_epi32(weight_offset(kType) * u.sums[j + 1]));
+        sum0 = _mm_sub_epi32(sum0, _mm_set1_epi32(weight_offset(kType) * u.sums32[j]));
+        sum1 = _mm_sub_epi32(sum1, _mm_set1_epi32(weight_offset(kType) * u.sums32[j + 1]));
       }
       y[t] = _mm_fmadd_ps(_mm_cvtepi32_ps(sum0), _mm_mul_ps(d0, _mm_set1_ps(u.scale[j])), y[t]);
       if constexpr (has_minima(kType)) {
@@ -125,6 +137,7 @@ inline void dot_four_32(const QuantUnit* const* x, int64_t stride, const std::by
       }
     }
   }
+  QNEXT_UNROLL
   for (int t = 0; t < kTokens; ++t) out[t] = y[t];
 }
 

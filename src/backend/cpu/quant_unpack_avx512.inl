@@ -67,9 +67,11 @@ inline void unpack(const std::byte* b, KBlock& o) {
   if constexpr (kType == DType::kQ4_K || kType == DType::kQ5_K) {
     const std::byte* qs = b + (kType == DType::kQ4_K ? 16 : 48);
     const __m512i counts = halves(0, 4);
+    QNEXT_UNROLL
     for (int j = 0; j < 4; ++j) o.q[j] = _mm512_and_si512(_mm512_srlv_epi16(twice(qs + 32 * j), counts), low4);
     if constexpr (kType == DType::kQ5_K) {
       const __m512i qh = twice(b + 16);
+      QNEXT_UNROLL
       for (int j = 0; j < 4; ++j) {
         const __m512i bits = _mm512_inserti64x4(_mm512_set1_epi8(static_cast<char>(1 << 2 * j)),
                                                 _mm256_set1_epi8(static_cast<char>(2 << 2 * j)), 1);
@@ -80,6 +82,7 @@ inline void unpack(const std::byte* b, KBlock& o) {
     o.scales = twice_each(scales, false);
     o.minima = twice_each(scales, true);
   } else if constexpr (kType == DType::kQ6_K) {
+    QNEXT_UNROLL
     for (int h = 0; h < 2; ++h) {
       const __m512i low = load_zmm(b + 64 * h), high = twice(b + 128 + 32 * h);
       const __m512i mask = _mm512_set1_epi8(0x30);
@@ -92,6 +95,7 @@ inline void unpack(const std::byte* b, KBlock& o) {
   } else if constexpr (kType == DType::kQ2_K || kType == DType::kQ3_K) {
     const std::byte* qs = b + (kType == DType::kQ2_K ? 16 : 32);
     const __m512i two = _mm512_set1_epi8(3);
+    QNEXT_UNROLL
     for (int h = 0; h < 2; ++h) {
       const __m512i packed = twice(qs + 32 * h);
       o.q[2 * h] = _mm512_and_si512(_mm512_srlv_epi16(packed, halves(0, 2)), two);
@@ -103,6 +107,7 @@ inline void unpack(const std::byte* b, KBlock& o) {
       o.minima = _mm256_cvtepu8_epi16(_mm_and_si128(_mm_srli_epi16(s, 4), _mm_set1_epi8(15)));
     } else {
       const __m512i hmask = twice(b);
+      QNEXT_UNROLL
       for (int j = 0; j < 4; ++j) {
         const __m512i bits = _mm512_inserti64x4(_mm512_set1_epi8(static_cast<char>(1 << 2 * j)),
                                                 _mm256_set1_epi8(static_cast<char>(2 << 2 * j)), 1);
@@ -116,6 +121,7 @@ inline void unpack(const std::byte* b, KBlock& o) {
     }
   } else {
     static_assert(kType == DType::kIQ4_XS);
+    QNEXT_UNROLL
     for (int j = 0; j < 4; ++j) o.q[j] = iq4_offset_values(nibble_pair(load_xmm(b + 8 + 32 * j), load_xmm(b + 24 + 32 * j)));
     const __m256i shifts = _mm256_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14);
     const __m256i low = _mm256_and_si256(_mm256_srlv_epi32(_mm256_set1_epi32(load32(b + 4)), _mm256_slli_epi32(shifts, 1)),
