@@ -45,25 +45,30 @@ inline __m512i offset_sum(const int8_t (*w)[64]) {
   return sum;
 }
 
-/// rows: 16 pointers to their blocks of these 256 columns; blocks: of 32 columns that there are (K types: 8).
+/// rows: 16 pointers to their blocks of these 256 columns; blocks: of 32 columns that there are (K types: 8); ahead: bytes to
+/// what will be expanded next, asked for at the pace of this.
 template <DType kType>
-inline void expand_panel(const std::byte* const* rows, int64_t blocks, Panel& panel) {
+inline void expand_panel(const std::byte* const* rows, int64_t blocks, int64_t ahead, Panel& panel) {
   const __m512i offset = _mm512_set1_epi8(static_cast<char>(weight_offset(kType)));
   __m512i bytes[4][16], scales[16], minima[16];
   alignas(64) uint16_t halves16[8][16], minima16[8][16];
   if constexpr (is_k_type(kType)) {
     for (int r = 0; r < 16; ++r) {
-      KBlock b;
+      for (int64_t i = 0; i < bytes_per_block(kType); i += 64) {
+        _mm_prefetch(reinterpret_cast<const char*>(rows[r] + ahead + i), _MM_HINT_T0);
+      }
+      KBytes b;
       unpack<kType>(rows[r], b);
+      const KScales k = k_scales<kType>(rows[r]);
       QNEXT_UNROLL
       for (int j = 0; j < 4; ++j) bytes[j][r] = _mm512_sub_epi8(b.q[j], offset);
       if constexpr (has_minima(kType) && sub_block(kType) == 32) {  // both fit one row: 8 scales, 4 pairs of minima
-        const __m256i scale = _mm256_and_si256(b.scales, _mm256_set1_epi32(0xFFFF));
-        const __m128i pairs = _mm256_cvtepi32_epi16(_mm256_and_si256(b.minima, _mm256_set1_epi32(0xFFFF)));
+        const __m256i scale = _mm256_and_si256(k.scales, _mm256_set1_epi32(0xFFFF));
+        const __m128i pairs = _mm256_cvtepi32_epi16(_mm256_and_si256(k.minima, _mm256_set1_epi32(0xFFFF)));
         scales[r] = _mm512_inserti64x4(_mm512_castsi256_si512(scale), _mm256_castsi128_si256(pairs), 1);
       } else {
-        scales[r] = _mm512_cvtepi16_epi32(b.scales);
-        if constexpr (has_minima(kType)) minima[r] = _mm512_castsi256_si512(b.minima);
+        scales[r] = _mm512_cvtepi16_epi32(k.scales);
+        if constexpr (has_minima(kType)) minima[r] = _mm512_castsi256_si512(k.minima);
       }
       halves16[0][r] = load16(rows[r] + d_offset(kType));
       if constexpr (has_minima(kType)) minima16[0][r] = load16(rows[r] + d_offset(kType) + 2);
@@ -106,6 +111,9 @@ inline void expand_panel(const std::byte* const* rows, int64_t blocks, Panel& pa
   } else {
     constexpr int64_t kBytes = bytes_per_block(kType);
     for (int r = 0; r < 16; ++r) {
+      for (int64_t i = 0; i < 8 * kBytes; i += 64) {
+        _mm_prefetch(reinterpret_cast<const char*>(rows[r] + ahead + i), _MM_HINT_T0);
+      }
       for (int64_t b = 0; b < blocks; b += 2) {
         const std::byte* first = rows[r] + b * kBytes;
         bytes[b / 2][r] = _mm512_sub_epi8(unpack_pair<kType>(first, b + 1 < blocks ? first + kBytes : first), offset);

@@ -74,14 +74,9 @@ inline void matmul_many(const QuantRows& x, const int32_t* x_index, int64_t toke
     const int64_t left = (x.cols - u * kUnitCols) / 32, blocks = left < 8 ? left : 8;
     // The next columns of these rows (or the first ones of the next rows) come while these are used.
     const int64_t ahead = u + 1 < x.unit_count() ? columns_bytes : kExpandRows * w.row_bytes() - u * columns_bytes;
-    for (int64_t r = 0; r < kExpandRows; ++r) {
-      for (int64_t i = 0; i < columns_bytes; i += 64) {
-        _mm_prefetch(reinterpret_cast<const char*>(rows[r] + ahead + i), _MM_HINT_T0);
-      }
-    }
-    expand_panel<kType>(rows, blocks, panel[0]);
+    expand_panel<kType>(rows, blocks, ahead, panel[0]);
     if (end - begin > 16) {
-      expand_panel<kType>(rows + 16, blocks, panel[1]);
+      expand_panel<kType>(rows + 16, blocks, ahead, panel[1]);
       multiply_panel<kType, 2>(panel, x, x_index, tokens, u, blocks, sums);
     } else {
       multiply_panel<kType, 1>(panel, x, x_index, tokens, u, blocks, sums);
