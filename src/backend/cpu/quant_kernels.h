@@ -14,6 +14,13 @@
 #include "base/cpu.h"
 #include "tensor/matrix.h"
 
+/// Before a loop whose body indexes an array of vectors: unrolled, the array lives in registers (g++ -O2 would not).
+#if defined(__clang__)
+#define QNEXT_UNROLL _Pragma("clang loop unroll(full)")
+#else
+#define QNEXT_UNROLL _Pragma("GCC unroll 16")
+#endif
+
 namespace qnext {
 
 inline constexpr int64_t kUnitCols = 256;
@@ -25,8 +32,9 @@ struct alignas(64) QuantUnit {
   uint8_t offset[256];   ///< q + 128
   float scale[8];        ///< of the 256 columns: scale[0] alone
   float scaled_sums[8];  ///< scale * sum of q, per 32 columns; only of the form with 8 scales
-  int16_t sums[16];      ///< of q: over 16 columns, or (with 8 scales) over 32 columns
-  int8_t q[256];
+  int16_t sums[16];      ///< of q over 16 columns
+  int16_t sums32[8];     ///< of q over 32 columns
+  alignas(64) int8_t q[256];
 };
 
 /// Rounded activations, a view: units of all rows for columns [0, 256), then for [256, 512), ...
@@ -51,7 +59,7 @@ struct alignas(64) Panel {
   int8_t w[64][64];      ///< [4 columns][row * 4 + column]
   int32_t scale[16][16]; ///< [sub-block][row], of K types
   int32_t init[8][16];   ///< -128 * sum of scale * w: of the 256 columns, or (32-element types) of every 32
-  int32_t minima[8][16]; ///< [32 columns][row], two of 16 bits: of either 16 columns
+  int32_t minima[8][16];  ///< two of 16 bits: of 16 columns and the next 16, or of 32 and the next 32
   float d[8][16], dmin[8][16];  ///< as init; dmin is m of the 32-element types
 };
 
