@@ -352,7 +352,7 @@ TEST(QuantMatmul, TilesEqualScalarBitForBit) {
         }
         std::vector<int32_t> reversed(static_cast<size_t>(tokens));
         for (int64_t t = 0; t < tokens; ++t) reversed[static_cast<size_t>(t)] = static_cast<int32_t>(tokens - 1 - t);
-        std::vector<QuantUnit> scratch(static_cast<size_t>(tiles.scratch_bytes(tokens, selected.rows)) / sizeof(QuantUnit) + 1);
+        std::vector<QuantUnit> scratch(static_cast<size_t>(quant_scratch_bytes(tokens, selected.rows)) / sizeof(QuantUnit) + 1);
         auto* memory = reinterpret_cast<std::byte*>(scratch.data());
         Table got(tokens, selected.rows), expected(tokens, selected.rows);
         for (const int32_t* index : {static_cast<const int32_t*>(nullptr), static_cast<const int32_t*>(reversed.data())}) {

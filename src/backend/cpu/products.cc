@@ -64,7 +64,7 @@ void Products::product(const Input& x, Tokens tokens, const Matrix& w, int64_t b
       QuantRows rows = scale_group(w.dtype) == 32 ? x.per_32 : x.per_256;
       if (tile.from == nullptr) rows.units += tile.from_first;
       quant_.matmul(rows, tile.from, tile.count, w, begin, end, out, y.stride, tile.to,
-                    scratch.bytes(quant_.scratch_bytes(tile.count, end - begin)));
+                    scratch.bytes(quant_scratch_bytes(tile.count, end - begin)));
     } else {
       const float* in = tile.from == nullptr ? x.x.row(tile.from_first) : x.x.data;
       for (int64_t r = begin; r < end; r += kPanelRows) {

@@ -373,14 +373,10 @@ void round_row(const float* x, int64_t cols, int64_t group, QuantUnit* units, in
 
 /// Packing the tokens is paid once per task: many rows share it.
 constexpr int64_t kTaskRows = 128;
-int64_t scratch_bytes(int64_t tokens, int64_t rows) {
-  const int64_t groups = (tokens + kTile - 1) / kTile, row_groups = (rows + kTile - 1) / kTile;
-  return std::max(quant_scratch_bytes(tokens),
-                  groups * static_cast<int64_t>(sizeof(TokenTiles)) + row_groups * groups * kTileBytes);
-}
+static_assert(sizeof(TokenTiles) <= 512 * kTile);  // quant_scratch_bytes() counts on it
 
-constexpr QuantKernels kTable{Isa::kAmx, round_row, matmul<HardwareTiles>, kTaskRows, scratch_bytes};
-constexpr QuantKernels kEmulatedTable{Isa::kAmx, round_row, matmul<EmulatedTiles>, kTaskRows, scratch_bytes};
+constexpr QuantKernels kTable{Isa::kAmx, round_row, matmul<HardwareTiles>, kTaskRows};
+constexpr QuantKernels kEmulatedTable{Isa::kAmx, round_row, matmul<EmulatedTiles>, kTaskRows};
 
 }  // namespace
 }  // namespace qnext
