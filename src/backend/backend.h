@@ -36,7 +36,7 @@ class Buffer {
   Release release_ = nullptr;
 };
 
-/// Activations: `rows` rows of `cols` floats, `stride` floats apart. A view.
+/// ActivationPrecision: `rows` rows of `cols` floats, `stride` floats apart. A view.
 struct Rows {
   float* data = nullptr;
   int64_t rows = 0, cols = 0, stride = 0;
@@ -68,6 +68,10 @@ struct MlpWeights {
   Matrix gate, up;  ///< [F, D]
   Matrix down;      ///< [D, F]
 };
+
+/// How activations meet weights of block types (is_block_type): rounded to int8, 32 or 256 columns to a scale, or as they are,
+/// with the weights expanded to f32 (slow; the yardstick for the former). Other weights always meet f32.
+enum class ActivationPrecision : uint8_t { kInt8, kF32 };
 
 /// Tokens of a KV block. Attention walks keys block by block from position 0, DeltaNet in chunks of the same size, both
 /// anchored at absolute positions, so that a row's sums do not depend on how a prompt was cut.

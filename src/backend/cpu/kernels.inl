@@ -116,18 +116,6 @@ inline void matmul_as(const float* x, int64_t ldx, const int32_t* x_index, int64
   }
 }
 
-void matmul(const float* x, int64_t ldx, const int32_t* x_index, int64_t tokens, const Matrix& w, int64_t begin, int64_t end,
-            float* y, int64_t ldy, const int32_t* y_index, float* scratch) {
-  switch (w.dtype) {
-    case DType::kF32: return matmul_as<DType::kF32>(x, ldx, x_index, tokens, w, begin, end, y, ldy, y_index, scratch);
-    case DType::kBF16: return matmul_as<DType::kBF16>(x, ldx, x_index, tokens, w, begin, end, y, ldy, y_index, scratch);
-    case DType::kF16: return matmul_as<DType::kF16>(x, ldx, x_index, tokens, w, begin, end, y, ldy, y_index, scratch);
-    case DType::kF8E4M3:
-      return matmul_as<DType::kF8E4M3>(x, ldx, x_index, tokens, w, begin, end, y, ldy, y_index, scratch);
-    default: return;  // block types go through the quantised kernels
-  }
-}
-
 void expand_row(const Matrix& w, int64_t row, float* out) {
   switch (w.dtype) {
     case DType::kF32: return expand_row_as<DType::kF32>(w, row, out);
@@ -136,6 +124,23 @@ void expand_row(const Matrix& w, int64_t row, float* out) {
     case DType::kF8E4M3: return expand_row_as<DType::kF8E4M3>(w, row, out);
     default: return decode(w.dtype, w.row(row), w.cols, out);
   }
+}
+
+void matmul(const float* x, int64_t ldx, const int32_t* x_index, int64_t tokens, const Matrix& w, int64_t begin, int64_t end,
+            float* y, int64_t ldy, const int32_t* y_index, float* scratch) {
+  switch (w.dtype) {
+    case DType::kF32: return matmul_as<DType::kF32>(x, ldx, x_index, tokens, w, begin, end, y, ldy, y_index, scratch);
+    case DType::kBF16: return matmul_as<DType::kBF16>(x, ldx, x_index, tokens, w, begin, end, y, ldy, y_index, scratch);
+    case DType::kF16: return matmul_as<DType::kF16>(x, ldx, x_index, tokens, w, begin, end, y, ldy, y_index, scratch);
+    case DType::kF8E4M3:
+      return matmul_as<DType::kF8E4M3>(x, ldx, x_index, tokens, w, begin, end, y, ldy, y_index, scratch);
+    default: break;
+  }
+  // Block types against activations in f32: expanded whatever the number of tokens.
+  const Matrix panel{.dtype = DType::kF32, .rows = end - begin, .cols = w.cols,
+                     .data = reinterpret_cast<const std::byte*>(scratch)};
+  for (int64_t r = begin; r < end; ++r) expand_row(w, r, scratch + (r - begin) * w.cols);
+  matmul_as<DType::kF32>(x, ldx, x_index, tokens, panel, 0, end - begin, y + begin, ldy, y_index, nullptr);
 }
 
 // ---- element by element, and row norms ---------------------------------------------------------------------------
