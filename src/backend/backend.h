@@ -36,7 +36,7 @@ class Buffer {
   Release release_ = nullptr;
 };
 
-/// Activations: `rows` rows of `cols` floats, `stride` floats apart. A view.
+/// ActivationPrecision: `rows` rows of `cols` floats, `stride` floats apart. A view.
 struct Rows {
   float* data = nullptr;
   int64_t rows = 0, cols = 0, stride = 0;
@@ -65,6 +65,10 @@ struct MlpWeights {
   Matrix down;      ///< [D, F]
 };
 
+/// How activations meet weights of block types (is_block_type): rounded to int8, 32 or 256 columns to a scale, or as they are,
+/// with the weights expanded to f32 (slow; the yardstick for the former). Other weights always meet f32.
+enum class ActivationPrecision : uint8_t { kInt8, kF32 };
+
 /// Tokens of a KV block. Attention walks keys block by block from position 0, DeltaNet in chunks of the same size, both
 /// anchored at absolute positions, so that a row's sums do not depend on how a prompt was cut.
 inline constexpr int64_t kBlockTokens = 64;
@@ -87,6 +91,11 @@ struct KvView {
 struct ConvSegment {
   int64_t row = 0, rows = 0;
   float* state = nullptr;  ///< [kernel - 1, channels], the inputs before the first row, oldest first; updated
+};
+/// Channels [begin, end) are heads that are brought to unit length (sum of squares + 1e-6), then times scale.
+struct UnitNorm {
+  int64_t begin = 0, end = 0, head_dim = 0;
+  float scale = 1.0f;
 };
 struct DeltaSegment {
   int64_t row = 0, rows = 0, position = 0;
@@ -132,9 +141,10 @@ class Backend {
   /// False when a value is NaN or infinite.
   virtual bool all_finite(Rows x) = 0;
 
-  /// Depth-wise causal convolution over each segment, then SiLU. taps [channels, kernel], the last tap meets the
-  /// current row.
-  virtual void causal_conv1d_silu(std::span<const ConvSegment> segments, Rows x, Vector taps, int64_t kernel, Rows out) = 0;
+  /// Depth-wise causal convolution over each segment, then SiLU, then the heads of `norms` (at most one head dim) to unit
+  /// length. taps [channels, kernel], the last tap meets the current row. out may be x.
+  virtual void causal_conv1d_silu(std::span<const ConvSegment> segments, Rows x, Vector taps, int64_t kernel,
+                                  std::span<const UnitNorm> norms, Rows out) = 0;
   /// beta = sigmoid(b); log_decay = -exp(a_log) * softplus(a + dt_bias), per value head.
   virtual void delta_gates(Rows b, Rows a, Vector a_log, Vector dt_bias, Rows beta, Rows log_decay) = 0;
   /// Each head of each row to unit length (sum of squares + 1e-6), times scale. In place.

@@ -51,6 +51,11 @@ Isa detect_isa() {
   return Isa::kAvx512;
 }
 
+bool has_avx512_vnni() {
+  uint32_t a, b, c, d;
+  return detect_isa() >= Isa::kAvx512 && __get_cpuid_count(7, 0, &a, &b, &c, &d) != 0 && (c & 1u << 11) != 0;
+}
+
 Isa chosen_isa() {
   const Isa best = detect_isa();
   const char* forced = std::getenv("QNEXT_ISA");

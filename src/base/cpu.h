@@ -13,6 +13,8 @@ std::optional<Isa> isa_from_name(std::string_view name);
 
 /// The best instruction set that the CPU has and the operating system saves (CPUID and XGETBV, never a model number).
 Isa detect_isa();
+/// The byte products that the AVX-512 kernels of block types use (vpdpbusd): not every AVX-512 machine has them.
+bool has_avx512_vnni();
 /// detect_isa(), or what the environment variable QNEXT_ISA forces. Throws Error when it names an unknown set or one
 /// that this machine lacks.
 Isa chosen_isa();

@@ -113,6 +113,8 @@ std::unique_ptr<Engine> open_engine(const fs::path& model, const ModelOptions& o
   if (needs.batch_rows > 0) engine.batch_rows = needs.batch_rows;
   engine.kv_dtype = options.kv == "bf16" ? DType::kBF16 : DType::kF32;
   engine.mtp = needs.mtp;
+  engine.mtp_if_present = needs.mtp_if_present;
+  engine.wrap_backend = needs.wrap_backend;
   engine.memory_limit_bytes = options.memory_limit_bytes;
   const Busy busy(fmt::format("opening {}", model.string()), !needs.quiet);
   return std::make_unique<Engine>(model, engine);

@@ -41,6 +41,8 @@ struct EngineNeeds {
   int64_t batch_rows = 0;  ///< 0: the engine's default
   bool mtp = false;
   bool quiet = false;  ///< say nothing on stderr
+  bool mtp_if_present = false;
+  decltype(EngineOptions::wrap_backend) wrap_backend = {};
 };
 
 /// Opens the model. Throws Error when options.context is more than the model was made for.
