@@ -42,7 +42,7 @@ struct Feed {
 /// what else is in the step (bitwise, docs/numerics.md).
 class Engine {
  public:
-  /// Opens a model directory. The memory plan is checked before anything large is allocated. Throws Error/FileError.
+  /// Opens a model directory or a GGUF file (ModelFiles). The memory plan is checked before anything large is allocated. Throws Error/FileError.
   explicit Engine(const std::filesystem::path& model, const EngineOptions& options = {});
   ~Engine();
 
