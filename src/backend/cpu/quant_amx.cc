@@ -37,6 +37,7 @@
 
 namespace qnext {
 namespace {
+#include "backend/cpu/quant_common.inl"
 #include "backend/cpu/quant_unpack_avx512.inl"
 
 constexpr int64_t kTile = 16;        // rows of a tile, and columns of C
