@@ -22,6 +22,8 @@ struct EngineOptions {
   DType kv_dtype = DType::kF32;   ///< F32 or BF16
   bool mtp = false;               ///< keep state for the MTP module
   int64_t memory_limit_bytes = 0; ///< 0: available_memory_bytes()
+  /// Puts another backend around the engine's own, to watch its operations. Empty: none.
+  std::function<std::unique_ptr<Backend>(std::unique_ptr<Backend>)> wrap_backend;
 };
 
 /// Which rows of a feed get logits: the vocabulary-sized head is computed for these alone.
