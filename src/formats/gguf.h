@@ -10,6 +10,7 @@
 #include <variant>
 #include <vector>
 
+#include "base/mapped_file.h"
 #include "formats/checkpoint.h"
 
 namespace qnext {
@@ -32,6 +33,8 @@ class GgufMetadata {
   const GgufValue* find(std::string_view key) const;
   /// Appends the pair, or replaces the value of a key that is there.
   void set(std::string_view key, GgufValue value);
+  /// Appends a pair whose key is known to be new.
+  void append(std::string key, GgufValue value) { entries_.emplace_back(std::move(key), std::move(value)); }
   const std::vector<std::pair<std::string, GgufValue>>& entries() const { return entries_; }
 
  private:
@@ -72,6 +75,40 @@ std::optional<uint32_t> gguf_type_of(DType dtype);
 std::optional<DType> dtype_of_gguf_type(uint32_t type);
 
 inline constexpr uint32_t kGgufDefaultAlignment = 32;
+
+/// What a file says. The tensors are views into its bytes; shapes are in Hugging Face order.
+struct GgufFile {
+  GgufMetadata metadata;
+  std::vector<FileTensor> tensors;
+};
+
+/// Parses a GGUF file, version 2 or 3, little-endian (docs/formats.md has the grammar). `bytes` is the whole file,
+/// `file` its name for messages. Checked before anything is allocated by a number from the file: counts and lengths
+/// against the bytes left; keys and names unique; no arrays of arrays; known types; rows of whole blocks; sizes
+/// without overflow; an alignment that is a power of two; data aligned, inside the file, without overlap. Throws
+/// FileError. `bytes` and `file` must outlive the result.
+GgufFile parse_gguf(std::span<const std::byte> bytes, const std::string& file);
+
+/// The parts of the file that this one belongs to, in order: `NAME-00001-of-000NN.gguf` to `NAME-000NN-of-000NN.gguf`
+/// for a name of that form, whichever part it is; else the file alone.
+std::vector<std::filesystem::path> gguf_parts(const std::filesystem::path& path);
+
+/// A GGUF file, or all parts of one, mapped. Given any part. Throws FileError/Error for a missing part, parts that do
+/// not belong together, a tensor in two parts.
+class GgufCheckpoint final : public Checkpoint {
+ public:
+  explicit GgufCheckpoint(const std::filesystem::path& path);
+  int64_t file_bytes() const override;
+  /// Of the first part.
+  const GgufMetadata& metadata() const { return metadata_; }
+  /// Name of the first part.
+  const std::string& file() const { return *file_names_.front(); }
+
+ private:
+  std::vector<std::unique_ptr<std::string>> file_names_;
+  std::vector<MappedFile> files_;
+  GgufMetadata metadata_;
+};
 
 /// Begins a GGUF file, version 3 (see TensorFileWriter). Specs have 1 to 4 dimensions in Hugging Face order (the file
 /// holds them reversed), unique names of at most 63 bytes, and types that gguf_type_of() knows. Every tensor begins
