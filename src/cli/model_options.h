@@ -45,6 +45,9 @@ struct EngineNeeds {
   decltype(EngineOptions::wrap_backend) wrap_backend = {};
 };
 
+/// What the shared options say; the rest as EngineOptions has it.
+EngineOptions engine_options_of(const ModelOptions& options);
+
 /// Opens the model. Throws Error when options.context is more than the model was made for.
 std::unique_ptr<Engine> open_engine(const std::filesystem::path& model, const ModelOptions& options,
                                     const EngineNeeds& needs);
