@@ -208,14 +208,13 @@ void report_per_token(benchmark::State& state, int64_t rows, double seconds) {
 }
 
 void convolution(benchmark::State& state, Isa isa, int64_t rows) {
-  Table x(rows, kChannels), out(rows, kChannels), taps(kChannels, 4);
+  Table x(rows, kChannels), taps(kChannels, 4);
   std::vector<float> memory = random_floats(3 * kChannels);
   const auto backend = make_cpu_backend(1, isa);
   const double seconds = timed(state, [&] {
     const ConvSegment segment{0, rows, memory.data()};
-    backend->causal_conv1d_silu({&segment, 1}, x.view, {taps.data.data(), 4 * kChannels}, 4, out.view);
-    backend->l2_norm(out.view.columns(0, kKeyHeads * kDim), kDim, 0.088f);
-    backend->l2_norm(out.view.columns(kKeyHeads * kDim, kKeyHeads * kDim), kDim, 1.0f);
+    const UnitNorm norms[] = {{0, kKeyHeads * kDim, kDim, 0.088f}, {kKeyHeads * kDim, 2 * kKeyHeads * kDim, kDim, 1.0f}};
+    backend->causal_conv1d_silu({&segment, 1}, x.view, {taps.data.data(), 4 * kChannels}, 4, norms, x.view);
   });
   report_per_token(state, rows, seconds);
 }
@@ -230,7 +229,7 @@ void route(benchmark::State& state, Isa isa, int64_t rows) {
 }
 
 void register_all() {
-  for (const Isa isa : {Isa::kScalar, Isa::kAvx2, Isa::kAvx512}) {
+  for (const Isa isa : {Isa::kScalar, Isa::kAvx2, Isa::kAvx512, Isa::kAmx}) {
     if (isa > detect_isa()) continue;
     const auto add = [&](const std::string& name, auto body) {
       benchmark::RegisterBenchmark(fmt::format("{}/{}", name, isa_name(isa)).c_str(), body);

@@ -56,7 +56,7 @@ class CommandLine(unittest.TestCase):
     def test_help_and_version(self):
         self.assertIn("Subcommands:", qnext("--help")[0])
         self.assertRegex(qnext("--version")[0], r"^qnext \d+\.\d+\.\d+\n$")
-        for command in ("run", "logits", "perplexity", "tokenize", "inspect"):
+        for command in ("run", "logits", "perplexity", "tokenize", "inspect", "synth"):
             self.assertIn("Examples:", qnext(command, "--help")[0])
 
     def test_usage_errors(self):

@@ -10,6 +10,8 @@
 #include <vector>
 
 #include "backend/cpu/kernels.h"
+#include "backend/cpu/products.h"
+#include "backend/cpu/scratch.h"
 #include "base/error.h"
 #include "base/thread_pool.h"
 
@@ -19,7 +21,8 @@ const Kernels& kernels_for(Isa isa) {
   switch (isa) {
     case Isa::kScalar: return kernels_scalar();
     case Isa::kAvx2: return kernels_avx2();
-    case Isa::kAvx512: return kernels_avx512();
+    case Isa::kAvx512:
+    case Isa::kAmx: return kernels_avx512();  // tiles serve the weights of block types (quant_amx.cc)
   }
   QNEXT_CHECK(false, "unknown isa {}", static_cast<int>(isa));
 }
@@ -41,23 +44,11 @@ void kv_store(const KvLayout& layout, std::byte* block, int64_t slot, int64_t he
 
 namespace {
 
-/// Working memory that grows to the largest request and is never given back: nothing is allocated per token.
-class Scratch {
- public:
-  float* floats(int64_t count) {
-    if (static_cast<int64_t>(data_.size()) < count) data_.resize(static_cast<size_t>(std::max(count, 2 * size())));
-    return data_.data();
-  }
-
- private:
-  int64_t size() const { return static_cast<int64_t>(data_.size()); }
-  std::vector<float> data_;
-};
-
 class CpuBackend final : public Backend {
  public:
-  CpuBackend(int threads, Isa isa)
-      : pool_(threads), k_(kernels_for(isa)), scratch_(static_cast<size_t>(pool_.size())),
+  CpuBackend(int threads, Isa isa, ActivationPrecision activations)
+      : pool_(threads), k_(kernels_for(isa)), products_(pool_, k_, quant_kernels_for(isa), activations),
+        scratch_(static_cast<size_t>(pool_.size())),
         name_(fmt::format("cpu {}, {} thread{}", isa_name(isa), threads, threads == 1 ? "" : "s")) {}
 
   std::string_view name() const override { return name_; }
@@ -80,21 +71,11 @@ class CpuBackend final : public Backend {
     }
   }
 
-  void linear(Rows x, std::span<const Linear> products) override {
-    int64_t tasks = 0;
-    for (const Linear& p : products) {
-      QNEXT_CHECK(p.weight->cols == x.cols && p.weight->rows == p.y.cols, "[{}, {}] . [{}, {}] -> {}", x.rows, x.cols,
-                  p.weight->rows, p.weight->cols, p.y.cols);
-      tasks += panels(*p.weight);
-    }
-    if (x.rows == 0) return;
-    pool_.parallel_for(tasks, [&](int64_t task, int thread) {
-      const Linear* p = products.data();
-      while (task >= panels(*p->weight)) task -= panels(*p++->weight);
-      const int64_t begin = task * kPanelRows, end = std::min(begin + kPanelRows, p->weight->rows);
-      k_.matmul(x.data, x.stride, nullptr, x.rows, *p->weight, begin, end, p->y.data, p->y.stride, nullptr,
-                panel(thread, x.cols));
-    });
+  void linear(Rows x, std::span<const Linear> products) override { products_.linear(x, products); }
+  void mlp(Rows x, const MlpWeights& weights, Rows hidden, Rows y) override { products_.mlp(x, weights, hidden, y); }
+  void experts(Rows x, std::span<const MlpWeights> experts, int64_t k, const int32_t* chosen, const float* weights,
+               Rows hidden, Rows expert_out, Rows y) override {
+    products_.experts(x, experts, k, chosen, weights, hidden, expert_out, y);
   }
 
   void add(Rows x, Rows y) override {
@@ -121,15 +102,20 @@ class CpuBackend final : public Backend {
     return finite.load();
   }
 
-  void causal_conv1d_silu(std::span<const ConvSegment> segments, Rows x, Vector taps, int64_t kernel, Rows out) override {
-    QNEXT_CHECK(kernel >= 1 && kernel <= kMaxConvKernel && taps.size == kernel * x.cols, "kernel {}", kernel);
-    constexpr int64_t kChannels = 256;
-    const int64_t parts = (x.cols + kChannels - 1) / kChannels;
+  void causal_conv1d_silu(std::span<const ConvSegment> segments, Rows x, Vector taps, int64_t kernel,
+                          std::span<const UnitNorm> norms, Rows out) override {
+    QNEXT_CHECK(kernel >= 2 && kernel <= kMaxConvKernel && taps.size == kernel * x.cols, "kernel {}", kernel);
+    int64_t width = 256;  // channels of a task
+    if (!norms.empty()) width = std::max<int64_t>(1, width / norms[0].head_dim) * norms[0].head_dim;
+    for (const UnitNorm& norm : norms) {
+      QNEXT_CHECK(norm.head_dim == norms[0].head_dim && norm.begin % norm.head_dim == 0 && norm.end % norm.head_dim == 0);
+    }
+    const int64_t parts = (x.cols + width - 1) / width;
     pool_.parallel_for(static_cast<int64_t>(segments.size()) * parts, [&](int64_t task, int) {
       const ConvSegment& segment = segments[static_cast<size_t>(task / parts)];
-      const int64_t begin = task % parts * kChannels;
-      k_.causal_conv1d_silu(segment, x.data, x.stride, taps.data, kernel, x.cols, begin, std::min(begin + kChannels, x.cols),
-                            out.data, out.stride);
+      const int64_t begin = task % parts * width;
+      k_.causal_conv1d_silu(segment, x.data, x.stride, taps.data, kernel, x.cols, begin, std::min(begin + width, x.cols),
+                            norms, out.data, out.stride);
     });
   }
 
@@ -217,18 +203,6 @@ class CpuBackend final : public Backend {
   void gated_attention(std::span<const AttentionSegment> segments, const KvLayout& layout, Rows q, Rows gate,
                        Rows out) override;
   void route(Rows logits, int64_t k, bool normalise, int32_t* experts, float* weights) override;
-  void experts(Rows x, std::span<const MlpWeights> experts, int64_t k, const int32_t* chosen, const float* weights,
-               Rows hidden, Rows expert_out, Rows y) override;
-
-  void mlp(Rows x, const MlpWeights& w, Rows hidden, Rows y) override {
-    QNEXT_CHECK(w.gate.rows == hidden.cols && w.gate.cols == x.cols && w.down.rows == y.cols);
-    // Gate and up of the same hidden features in one task, so that SwiGLU is applied while they are in cache.
-    pool_.parallel_for(panels(w.gate), [&](int64_t task, int thread) {
-      const int64_t begin = task * kPanelRows, end = std::min(begin + kPanelRows, w.gate.rows);
-      swiglu(x, nullptr, x.rows, w, begin, end, hidden, nullptr, thread);
-    });
-    Backend::linear(hidden, w.down, y);
-  }
 
   void add_gated(Rows y, Rows x, Rows gate) override {
     for_rows(y.rows, y.cols, [&](int64_t t) {
@@ -237,10 +211,7 @@ class CpuBackend final : public Backend {
   }
 
  private:
-  static int64_t panels(const Matrix& w) { return (w.rows + kPanelRows - 1) / kPanelRows; }
   float* scratch(int thread, int64_t floats) { return scratch_[static_cast<size_t>(thread)].floats(floats); }
-  /// Room for two expanded weight panels (gate and up).
-  float* panel(int thread, int64_t cols) { return scratch(thread, 2 * kPanelRows * cols); }
 
   /// Calls body(t) for every row, in tasks of about 16K elements.
   template <typename Body>
@@ -251,31 +222,10 @@ class CpuBackend final : public Backend {
     });
   }
 
-  /// hidden[out_index[i]][begin..end) = silu(gate x) * up x for the given rows of x; a null index is the identity.
-  void swiglu(Rows x, const int32_t* x_index, int64_t tokens, const MlpWeights& w, int64_t begin, int64_t end, Rows hidden,
-              const int32_t* out_index, int thread) {
-    float* weights = panel(thread, x.cols);
-    float* up = up_[static_cast<size_t>(thread)].floats(kPanelRows * kTokenTile);
-    for (int64_t t = 0; t < tokens; t += kTokenTile) {
-      const int64_t count = std::min(kTokenTile, tokens - t);
-      const int32_t* in = x_index == nullptr ? nullptr : x_index + t;
-      const int32_t* to = out_index == nullptr ? nullptr : out_index + t;
-      const float* base = in == nullptr ? x.row(t) : x.data;
-      float* target = to == nullptr ? hidden.row(t) : hidden.data;
-      k_.matmul(base, x.stride, in, count, w.gate, begin, end, target, hidden.stride, to, weights);
-      k_.matmul(base, x.stride, in, count, w.up, begin, end, up - begin, kPanelRows, nullptr, weights);
-      for (int64_t i = 0; i < count; ++i) {
-        float* row = target + (to == nullptr ? i : to[i]) * hidden.stride;
-        k_.silu_multiply(row + begin, up + i * kPanelRows, end - begin);
-      }
-    }
-  }
-
-  static constexpr int64_t kTokenTile = 256;
   ThreadPool pool_;
   const Kernels& k_;
+  Products products_;
   std::vector<Scratch> scratch_;
-  std::vector<Scratch> up_{static_cast<size_t>(pool_.size())};
   // gated_attention(): some tokens of a segment with all query heads of one KV head, and the spans of keys a task takes.
   struct AttentionTile {
     const AttentionSegment* segment;
@@ -294,13 +244,6 @@ class CpuBackend final : public Backend {
   std::vector<AttentionTask> attention_tasks_;
   std::vector<AttentionRows> attention_rows_{static_cast<size_t>(pool_.size())};
   Scratch attention_partials_;
-  // experts(): the (row, slot) pairs sorted by expert, kept to reuse their memory.
-  struct ExpertTask {
-    int32_t expert;
-    int64_t panel;
-  };
-  std::vector<int32_t> first_, entry_, entry_row_;
-  std::vector<ExpertTask> tasks_;
   std::string name_;
 };
 
@@ -439,63 +382,14 @@ void CpuBackend::route(Rows logits, int64_t k, bool normalise, int32_t* experts,
   });
 }
 
-void CpuBackend::experts(Rows x, std::span<const MlpWeights> experts, int64_t k, const int32_t* chosen,
-                         const float* weights, Rows hidden, Rows expert_out, Rows y) {
-  const size_t entries = static_cast<size_t>(x.rows * k);
-  // Counting sort of the (row, slot) entries by expert; entries of an expert stay in row order.
-  first_.assign(experts.size() + 1, 0);
-  entry_.resize(entries);
-  entry_row_.resize(entries);
-  for (size_t i = 0; i < entries; ++i) ++first_[static_cast<size_t>(chosen[i]) + 1];
-  for (size_t e = 0; e < experts.size(); ++e) first_[e + 1] += first_[e];
-  for (size_t i = 0; i < entries; ++i) {
-    const auto at = static_cast<size_t>(first_[static_cast<size_t>(chosen[i])]++);
-    entry_[at] = static_cast<int32_t>(i);
-    entry_row_[at] = static_cast<int32_t>(static_cast<int64_t>(i) / k);
-  }
-  for (size_t e = experts.size(); e > 0; --e) first_[e] = first_[e - 1];
-  first_[0] = 0;
-  const auto make_tasks = [&](int64_t task_panels) {
-    tasks_.clear();
-    for (size_t e = 0; e < experts.size(); ++e) {
-      if (first_[e] == first_[e + 1]) continue;
-      for (int64_t p = 0; p < task_panels; ++p) tasks_.push_back({static_cast<int32_t>(e), p});
-    }
-  };
-  const auto tokens_of = [&](int32_t e) { return first_[static_cast<size_t>(e) + 1] - first_[static_cast<size_t>(e)]; };
-  make_tasks(panels(experts[0].gate));
-  pool_.parallel_for(static_cast<int64_t>(tasks_.size()), [&](int64_t i, int thread) {
-    const auto [e, p] = tasks_[static_cast<size_t>(i)];
-    const MlpWeights& w = experts[static_cast<size_t>(e)];
-    const auto begin = static_cast<size_t>(first_[static_cast<size_t>(e)]);
-    swiglu(x, entry_row_.data() + begin, tokens_of(e), w, p * kPanelRows,
-           std::min((p + 1) * kPanelRows, w.gate.rows), hidden, entry_.data() + begin, thread);
-  });
-  make_tasks(panels(experts[0].down));
-  pool_.parallel_for(static_cast<int64_t>(tasks_.size()), [&](int64_t i, int thread) {
-    const auto [e, p] = tasks_[static_cast<size_t>(i)];
-    const MlpWeights& w = experts[static_cast<size_t>(e)];
-    const int32_t* entry = entry_.data() + first_[static_cast<size_t>(e)];
-    k_.matmul(hidden.data, hidden.stride, entry, tokens_of(e), w.down, p * kPanelRows,
-              std::min((p + 1) * kPanelRows, w.down.rows), expert_out.data, expert_out.stride, entry,
-              panel(thread, hidden.cols));
-  });
-  for_rows(y.rows, k * y.cols, [&](int64_t t) {
-    std::fill_n(y.row(t), y.cols, 0.0f);
-    for (int64_t slot = 0; slot < k; ++slot) {
-      k_.scale_add(y.row(t), expert_out.row(t * k + slot), weights[t * k + slot], y.cols);
-    }
-  });
-}
-
 }  // namespace
 
-std::unique_ptr<Backend> make_cpu_backend(int threads, Isa isa) {
+std::unique_ptr<Backend> make_cpu_backend(int threads, Isa isa, ActivationPrecision activations) {
   if (isa > detect_isa()) {
     throw Error(fmt::format("instruction set: expected at most {} on this machine, found {}", isa_name(detect_isa()),
                             isa_name(isa)));
   }
-  return std::make_unique<CpuBackend>(threads, isa);
+  return std::make_unique<CpuBackend>(threads, isa, activations);
 }
 
 }  // namespace qnext

@@ -8,6 +8,6 @@ namespace qnext {
 
 /// The CPU backend: kernels of one instruction set over a pool of pinned threads. threads >= 1 (the constructing thread
 /// is one of them, and the only one that may call it). Throws Error when the machine lacks `isa`.
-std::unique_ptr<Backend> make_cpu_backend(int threads, Isa isa);
+std::unique_ptr<Backend> make_cpu_backend(int threads, Isa isa, ActivationPrecision activations = ActivationPrecision::kInt8);
 
 }  // namespace qnext

@@ -65,9 +65,10 @@ struct Kernels {
   void (*silu_multiply)(float* gate, const float* up, int64_t n);             ///< gate = silu(gate) * up
   void (*sigmoid_multiply)(float* x, const float* gate, int64_t n);           ///< x *= sigmoid(gate)
   void (*rope)(float* x, const float* cos, const float* sin, int64_t pairs);  ///< pairs (j, j + pairs)
-  /// rows of one segment, channels [begin, end).
+  /// Rows of one segment, channels [begin, end), which cut no head of `norms`. out may be x.
   void (*causal_conv1d_silu)(const ConvSegment& segment, const float* x, int64_t ldx, const float* taps, int64_t kernel,
-                             int64_t channels, int64_t begin, int64_t end, float* out, int64_t ldout);
+                             int64_t channels, int64_t begin, int64_t end, std::span<const UnitNorm> norms, float* out,
+                             int64_t ldout);
   void (*gated_delta_step)(const DeltaHead& head);  ///< one row
   void (*gated_delta_chunk)(const DeltaHead& head, int64_t rows, float* scratch);  ///< 1 < rows <= kBlockTokens
   /// Keys [key_begin, key_end) of one KV head for R query rows; row r sees keys <= position[r]. Starts from the given

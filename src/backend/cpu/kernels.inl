@@ -116,18 +116,6 @@ inline void matmul_as(const float* x, int64_t ldx, const int32_t* x_index, int64
   }
 }
 
-void matmul(const float* x, int64_t ldx, const int32_t* x_index, int64_t tokens, const Matrix& w, int64_t begin, int64_t end,
-            float* y, int64_t ldy, const int32_t* y_index, float* scratch) {
-  switch (w.dtype) {
-    case DType::kF32: return matmul_as<DType::kF32>(x, ldx, x_index, tokens, w, begin, end, y, ldy, y_index, scratch);
-    case DType::kBF16: return matmul_as<DType::kBF16>(x, ldx, x_index, tokens, w, begin, end, y, ldy, y_index, scratch);
-    case DType::kF16: return matmul_as<DType::kF16>(x, ldx, x_index, tokens, w, begin, end, y, ldy, y_index, scratch);
-    case DType::kF8E4M3:
-      return matmul_as<DType::kF8E4M3>(x, ldx, x_index, tokens, w, begin, end, y, ldy, y_index, scratch);
-    default: return;  // block types go through the quantised kernels
-  }
-}
-
 void expand_row(const Matrix& w, int64_t row, float* out) {
   switch (w.dtype) {
     case DType::kF32: return expand_row_as<DType::kF32>(w, row, out);
@@ -136,6 +124,23 @@ void expand_row(const Matrix& w, int64_t row, float* out) {
     case DType::kF8E4M3: return expand_row_as<DType::kF8E4M3>(w, row, out);
     default: return decode(w.dtype, w.row(row), w.cols, out);
   }
+}
+
+void matmul(const float* x, int64_t ldx, const int32_t* x_index, int64_t tokens, const Matrix& w, int64_t begin, int64_t end,
+            float* y, int64_t ldy, const int32_t* y_index, float* scratch) {
+  switch (w.dtype) {
+    case DType::kF32: return matmul_as<DType::kF32>(x, ldx, x_index, tokens, w, begin, end, y, ldy, y_index, scratch);
+    case DType::kBF16: return matmul_as<DType::kBF16>(x, ldx, x_index, tokens, w, begin, end, y, ldy, y_index, scratch);
+    case DType::kF16: return matmul_as<DType::kF16>(x, ldx, x_index, tokens, w, begin, end, y, ldy, y_index, scratch);
+    case DType::kF8E4M3:
+      return matmul_as<DType::kF8E4M3>(x, ldx, x_index, tokens, w, begin, end, y, ldy, y_index, scratch);
+    default: break;
+  }
+  // Block types against activations in f32: expanded whatever the number of tokens.
+  const Matrix panel{.dtype = DType::kF32, .rows = end - begin, .cols = w.cols,
+                     .data = reinterpret_cast<const std::byte*>(scratch)};
+  for (int64_t r = begin; r < end; ++r) expand_row(w, r, scratch + (r - begin) * w.cols);
+  matmul_as<DType::kF32>(x, ldx, x_index, tokens, panel, 0, end - begin, y + begin, ldy, y_index, nullptr);
 }
 
 // ---- element by element, and row norms ---------------------------------------------------------------------------
@@ -216,31 +221,84 @@ void rope(float* x, const float* cos, const float* sin, int64_t pairs) {
 
 // ---- causal convolution --------------------------------------------------------------------------------------------
 
+/// `rows` rows of kVecs vectors of channels, kernel 4; past: the three inputs before the first row, updated to the last
+/// three. Every input is loaded once, before its place is written, so out may be x.
+template <int kVecs>
+inline void conv4_columns(const float* x, int64_t ldx, int64_t rows, const float* taps, float* past, int64_t ldpast, float* out,
+                          int64_t ldout) {
+  Vec tap[kVecs][4], window[kVecs][3];
+  QNEXT_UNROLL
+  for (int n = 0; n < kVecs; ++n) {
+    Vec::load_by_4(taps + n * 4 * Vec::kLanes, tap[n]);  // stored channel by channel
+    QNEXT_UNROLL
+    for (int m = 0; m < 3; ++m) window[n][m] = Vec::load(past + m * ldpast + n * Vec::kLanes);
+  }
+  for (int64_t t = 0; t < rows; ++t) {
+    QNEXT_UNROLL
+    for (int n = 0; n < kVecs; ++n) {
+      const Vec now = Vec::load(x + t * ldx + n * Vec::kLanes);
+      Vec sum = tap[n][0] * window[n][0];
+      sum = Vec::fma(tap[n][1], window[n][1], sum);
+      sum = Vec::fma(tap[n][2], window[n][2], sum);
+      sum = Vec::fma(tap[n][3], now, sum);
+      window[n][0] = window[n][1];
+      window[n][1] = window[n][2];
+      window[n][2] = now;
+      silu(sum).store(out + t * ldout + n * Vec::kLanes);
+    }
+  }
+  QNEXT_UNROLL
+  for (int n = 0; n < kVecs; ++n) {
+    QNEXT_UNROLL
+    for (int m = 0; m < 3; ++m) window[n][m].store(past + m * ldpast + n * Vec::kLanes);
+  }
+}
+
+/// The same for `lanes` channels and any kernel.
+inline void conv_lanes(const float* x, int64_t ldx, int64_t rows, const float* taps, int64_t kernel, float* past,
+                       int64_t ldpast, int64_t lanes, float* out, int64_t ldout) {
+  Vec tap[kMaxConvKernel], window[kMaxConvKernel];
+  for (int64_t m = 0; m < kernel; ++m) {
+    float column[Vec::kLanes] = {};
+    for (int64_t lane = 0; lane < lanes; ++lane) column[lane] = taps[lane * kernel + m];
+    tap[m] = Vec::load(column);
+    if (m + 1 < kernel) window[m] = load_lanes(past + m * ldpast, lanes);
+  }
+  for (int64_t t = 0; t < rows; ++t) {
+    window[kernel - 1] = load_lanes(x + t * ldx, lanes);
+    Vec sum = Vec::zero();
+    for (int64_t m = 0; m < kernel; ++m) sum = Vec::fma(tap[m], window[m], sum);
+    for (int64_t m = 0; m + 1 < kernel; ++m) window[m] = window[m + 1];
+    store_lanes(silu(sum), out + t * ldout, lanes);
+  }
+  for (int64_t m = 0; m + 1 < kernel; ++m) store_lanes(window[m], past + m * ldpast, lanes);
+}
+
 void causal_conv1d_silu(const ConvSegment& segment, const float* x, int64_t ldx, const float* taps, int64_t kernel,
-                        int64_t channels, int64_t begin, int64_t end, float* out, int64_t ldout) {
-  const int64_t past = kernel - 1;
-  // Row t of the input as seen from this segment: t < 0 is in the state.
-  const auto input = [&](int64_t t) {
-    return t < 0 ? segment.state + (t + past) * channels : x + (segment.row + t) * ldx;
-  };
-  for_lanes(end - begin, [&](int64_t i, int64_t lanes) {
-    const int64_t c = begin + i;
-    Vec tap[kMaxConvKernel];  // tap[m] of these channels; taps are stored channel by channel
-    for (int64_t m = 0; m < kernel; ++m) {
-      float column[Vec::kLanes] = {};
-      for (int64_t lane = 0; lane < lanes; ++lane) column[lane] = taps[(c + lane) * kernel + m];
-      tap[m] = Vec::load(column);
+                        int64_t channels, int64_t begin, int64_t end, std::span<const UnitNorm> norms, float* out,
+                        int64_t ldout) {
+  constexpr int64_t kStrip = 16;  // rows that stay in cache until their heads are normalised
+  for (int64_t t = segment.row; t < segment.row + segment.rows; t += kStrip) {
+    const int64_t rows = segment.row + segment.rows - t < kStrip ? segment.row + segment.rows - t : kStrip;
+    int64_t c = begin;
+    if (kernel == 4) {
+      for (; c + 2 * Vec::kLanes <= end; c += 2 * Vec::kLanes) {
+        conv4_columns<2>(x + t * ldx + c, ldx, rows, taps + c * kernel, segment.state + c, channels, out + t * ldout + c,
+                         ldout);
+      }
     }
-    for (int64_t t = 0; t < segment.rows; ++t) {
-      Vec sum = Vec::zero();
-      for (int64_t m = 0; m < kernel; ++m) sum = Vec::fma(tap[m], load_lanes(input(t - past + m) + c, lanes), sum);
-      store_lanes(silu(sum), out + (segment.row + t) * ldout + c, lanes);
+    for (; c < end; c += Vec::kLanes) {
+      const int64_t lanes = end - c < Vec::kLanes ? end - c : Vec::kLanes;
+      conv_lanes(x + t * ldx + c, ldx, rows, taps + c * kernel, kernel, segment.state + c, channels, lanes,
+                 out + t * ldout + c, ldout);
     }
-    // The last inputs become the state, oldest first: reads are at or after the row written.
-    for (int64_t m = 0; m < past; ++m) {
-      store_lanes(load_lanes(input(segment.rows - past + m) + c, lanes), segment.state + m * channels + c, lanes);
+    for (const UnitNorm& norm : norms) {
+      const int64_t first = norm.begin > begin ? norm.begin : begin, last = norm.end < end ? norm.end : end;
+      for (int64_t r = t; r < t + rows; ++r) {
+        for (int64_t h = first; h < last; h += norm.head_dim) l2_norm(out + r * ldout + h, norm.scale, norm.head_dim);
+      }
     }
-  });
+  }
 }
 
 #include "backend/cpu/delta_rule.inl"

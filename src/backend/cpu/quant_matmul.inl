@@ -1,0 +1,117 @@
+// Included inside a target region by quant_<isa>.cc after the kernels of that set: which rows and tokens they get.
+
+/// Few tokens: rows r, r + quarter, ... of the panel are four streams; all tokens use them while they are in cache.
+template <DType kType>
+inline void matmul_few(const QuantRows& x, const int32_t* x_index, int64_t tokens, const Matrix& w, int64_t begin,
+                       int64_t end, float* y, int64_t ldy, const int32_t* y_index) {
+  const int64_t quarter = (end - begin + 3) / 4;
+  for (int64_t i = 0; i < quarter; ++i) {
+    const std::byte* rows[4];
+    for (int64_t j = 0; j < 4; ++j) {
+      const int64_t r = begin + j * quarter + i;
+      rows[j] = w.row(r < end ? r : end - 1);
+    }
+    for (int64_t t = 0; t < tokens; t += 4) {
+      const int64_t count = tokens - t < 4 ? tokens - t : 4;
+      const QuantUnit* units[4];
+      for (int64_t m = 0; m < count; ++m) units[m] = x.units + (x_index == nullptr ? t + m : x_index[t + m]);
+      __m128 sums[4];
+      switch (count) {
+        case 1: dot_four<kType, 1>(units, x.rows, rows, x.cols, sums); break;
+        case 2: dot_four<kType, 2>(units, x.rows, rows, x.cols, sums); break;
+        case 3: dot_four<kType, 3>(units, x.rows, rows, x.cols, sums); break;
+        default: dot_four<kType, 4>(units, x.rows, rows, x.cols, sums); break;
+      }
+      for (int64_t m = 0; m < count; ++m) {
+        float* out = y + (y_index == nullptr ? t + m : y_index[t + m]) * ldy;
+        float four[4];
+        _mm_storeu_ps(four, sums[m]);
+        for (int64_t j = 0; j < 4; ++j) {
+          const int64_t r = begin + j * quarter + i;
+          if (r < end) out[r] = four[j];
+        }
+      }
+    }
+  }
+}
+
+template <DType kType, int kGroups>
+inline void multiply_panel(const Panel* panel, const QuantRows& x, const int32_t* x_index, int64_t tokens, int64_t unit,
+                           int64_t blocks, float* sums) {
+  const QuantUnit* units = x.units + unit * x.rows;
+  for (int64_t t = 0; t < tokens; t += kManyTokens) {
+    const int64_t count = tokens - t < kManyTokens ? tokens - t : kManyTokens;
+    const QuantUnit* xs[kManyTokens];
+    for (int64_t m = 0; m < count; ++m) xs[m] = units + (x_index == nullptr ? t + m : x_index[t + m]);
+    float* y = sums + t * kExpandRows;
+    switch (count) {
+      case 1: tile<kType, 1, kGroups>(panel, xs, blocks, y); break;
+      case 2: tile<kType, 2, kGroups>(panel, xs, blocks, y); break;
+      case 3: tile<kType, 3, kGroups>(panel, xs, blocks, y); break;
+      default: tile<kType, kManyTokens, kGroups>(panel, xs, blocks, y); break;
+    }
+  }
+}
+
+/// Many tokens: 32 rows times 256 columns at a time are expanded into the first-level cache and meet all tokens there; the
+/// sums of the tokens wait in the second level.
+template <DType kType>
+inline void matmul_many(const QuantRows& x, const int32_t* x_index, int64_t tokens, const Matrix& w, int64_t begin,
+                        int64_t end, float* y, int64_t ldy, const int32_t* y_index, std::byte* scratch) {
+  static_assert(kExpandRows == 32);
+  Panel* panel = reinterpret_cast<Panel*>(scratch);
+  float* sums = reinterpret_cast<float*>(scratch + quant_scratch_bytes(0));
+  for (int64_t i = 0; i < tokens * kExpandRows; ++i) sums[i] = 0.0f;
+  const int64_t columns_bytes = bytes_per_block(kType) * (is_k_type(kType) ? 1 : 8);
+  const std::byte* rows[kExpandRows];
+  for (int64_t r = 0; r < kExpandRows; ++r) rows[r] = w.row(begin + r < end ? begin + r : end - 1);
+  for (int64_t u = 0; u < x.unit_count(); ++u) {
+    const int64_t left = (x.cols - u * kUnitCols) / 32, blocks = left < 8 ? left : 8;
+    expand_panel<kType>(rows, blocks, panel[0]);
+    if (end - begin > 16) {
+      expand_panel<kType>(rows + 16, blocks, panel[1]);
+      multiply_panel<kType, 2>(panel, x, x_index, tokens, u, blocks, sums);
+    } else {
+      multiply_panel<kType, 1>(panel, x, x_index, tokens, u, blocks, sums);
+    }
+    for (int64_t r = 0; r < kExpandRows; ++r) rows[r] += columns_bytes;
+  }
+  for (int64_t t = 0; t < tokens; ++t) {
+    float* out = y + (y_index == nullptr ? t : y_index[t]) * ldy;
+    for (int64_t r = begin; r < end; ++r) out[r] = sums[t * kExpandRows + r - begin];
+  }
+}
+
+/// From this many tokens on weights are expanded. The sums are the same.
+constexpr int64_t kMany = 8;
+
+template <DType kType>
+void matmul_as(const QuantRows& x, const int32_t* x_index, int64_t tokens, const Matrix& w, int64_t begin, int64_t end,
+               float* y, int64_t ldy, const int32_t* y_index, std::byte* scratch) {
+  if (tokens < kMany) return matmul_few<kType>(x, x_index, tokens, w, begin, end, y, ldy, y_index);
+  for (int64_t r = begin; r < end; r += kExpandRows) {
+    matmul_many<kType>(x, x_index, tokens, w, r, r + kExpandRows < end ? r + kExpandRows : end, y, ldy, y_index, scratch);
+  }
+}
+
+void matmul(const QuantRows& x, const int32_t* x_index, int64_t tokens, const Matrix& w, int64_t begin, int64_t end,
+            float* y, int64_t ldy, const int32_t* y_index, std::byte* scratch) {
+  switch (w.dtype) {
+    case DType::kQ8_0: return matmul_as<DType::kQ8_0>(x, x_index, tokens, w, begin, end, y, ldy, y_index, scratch);
+    case DType::kQ4_0: return matmul_as<DType::kQ4_0>(x, x_index, tokens, w, begin, end, y, ldy, y_index, scratch);
+    case DType::kQ4_1: return matmul_as<DType::kQ4_1>(x, x_index, tokens, w, begin, end, y, ldy, y_index, scratch);
+    case DType::kQ5_0: return matmul_as<DType::kQ5_0>(x, x_index, tokens, w, begin, end, y, ldy, y_index, scratch);
+    case DType::kQ5_1: return matmul_as<DType::kQ5_1>(x, x_index, tokens, w, begin, end, y, ldy, y_index, scratch);
+    case DType::kIQ4_NL: return matmul_as<DType::kIQ4_NL>(x, x_index, tokens, w, begin, end, y, ldy, y_index, scratch);
+    case DType::kMXFP4: return matmul_as<DType::kMXFP4>(x, x_index, tokens, w, begin, end, y, ldy, y_index, scratch);
+    case DType::kQ2_K: return matmul_as<DType::kQ2_K>(x, x_index, tokens, w, begin, end, y, ldy, y_index, scratch);
+    case DType::kQ3_K: return matmul_as<DType::kQ3_K>(x, x_index, tokens, w, begin, end, y, ldy, y_index, scratch);
+    case DType::kQ4_K: return matmul_as<DType::kQ4_K>(x, x_index, tokens, w, begin, end, y, ldy, y_index, scratch);
+    case DType::kQ5_K: return matmul_as<DType::kQ5_K>(x, x_index, tokens, w, begin, end, y, ldy, y_index, scratch);
+    case DType::kQ6_K: return matmul_as<DType::kQ6_K>(x, x_index, tokens, w, begin, end, y, ldy, y_index, scratch);
+    case DType::kIQ4_XS: return matmul_as<DType::kIQ4_XS>(x, x_index, tokens, w, begin, end, y, ldy, y_index, scratch);
+    default: return;  // plain types have their own kernels
+  }
+}
+
+constexpr QuantKernels kTable{kIsa, round_row, matmul};

@@ -1,0 +1,47 @@
+// Included inside the target region of quant_avx512.cc: rounding of activations.
+
+/// 32 columns times `inverse`, as 32 bytes.
+inline __m256i round_32(const float* x, float inverse) {
+  const __m512 factor = _mm512_set1_ps(inverse);
+  const __m128i low = _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(_mm512_mul_ps(_mm512_loadu_ps(x), factor)));
+  const __m128i high = _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(_mm512_mul_ps(_mm512_loadu_ps(x + 16), factor)));
+  return _mm256_inserti128_si256(_mm256_castsi128_si256(low), high, 1);
+}
+
+void round_row(const float* x, int64_t cols, int64_t group, QuantUnit* units, int64_t stride) {
+  for (int64_t c = 0; c < cols; c += kUnitCols, units += stride, x += kUnitCols) {
+    QuantUnit& u = *units;
+    const int64_t n = cols - c < kUnitCols ? cols - c : kUnitCols;
+    for (int64_t g = 0; g < kUnitCols; g += group) {
+      __m512i largest = _mm512_setzero_si512();  // magnitudes of floats compare as integers; NaN is above infinity
+      for (int64_t i = g; i < g + group && i < n; i += 16) {
+        largest = _mm512_max_epi32(largest, _mm512_and_si512(_mm512_castps_si512(_mm512_loadu_ps(x + i)),
+                                                             _mm512_set1_epi32(0x7FFFFFFF)));
+      }
+      const int bits = _mm512_reduce_max_epi32(largest);
+      const bool finite = bits < 0x7F800000, zero = !finite || bits < (7 << 23);  // 2^-120
+      const float magnitude = _mm_cvtss_f32(_mm_castsi128_ps(_mm_cvtsi32_si128(bits)));
+      u.scale[g / group] = !finite ? std::numeric_limits<float>::quiet_NaN() : zero ? 0.0f : magnitude / 127.0f;
+      const float inverse = zero ? 0.0f : 127.0f / magnitude;
+      for (int64_t i = g; i < g + group; i += 32) {
+        const __m256i q = zero || i >= n ? _mm256_setzero_si256() : round_32(x + i, inverse);
+        _mm256_store_si256(reinterpret_cast<__m256i*>(u.q + i), q);
+        _mm256_store_si256(reinterpret_cast<__m256i*>(u.offset + i),
+                           _mm256_xor_si256(q, _mm256_set1_epi8(static_cast<char>(0x80))));
+        // Sums of 16 columns: bytes to the sums of pairs, then of four pairs of pairs ...
+        const __m256i pairs = _mm256_maddubs_epi16(_mm256_set1_epi8(1), q);
+        const __m256i fours = _mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
+        const __m256i eights = _mm256_add_epi32(fours, _mm256_shuffle_epi32(fours, 0b10'11'00'01));
+        const __m256i all = _mm256_add_epi32(eights, _mm256_shuffle_epi32(eights, 0b01'00'11'10));
+        const int low = _mm256_extract_epi32(all, 0), high = _mm256_extract_epi32(all, 4);
+        if (group == 32) {
+          u.sums[i / 32] = static_cast<int16_t>(low + high);
+          u.scaled_sums[i / 32] = u.scale[i / 32] * static_cast<float>(low + high);
+        } else {
+          u.sums[i / 16] = static_cast<int16_t>(low);
+          u.sums[i / 16 + 1] = static_cast<int16_t>(high);
+        }
+      }
+    }
+  }
+}
