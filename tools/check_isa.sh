@@ -34,6 +34,6 @@ for object in "${objects[@]}"; do
     objdump -d --no-show-raw-insn "$object" | grep -E '%ymm|%zmm' >/dev/null || report "$object" "no vector code at all"
   fi
 done
-((kernels == 3)) || report "$build" "expected 3 vector kernel objects, found $kernels"
+((kernels == 4)) || report "$build" "expected 4 vector kernel objects, found $kernels"
 ((failed == 0)) && echo "check_isa: ${#objects[@]} objects, each within its instruction set"
 exit "$failed"
