@@ -62,7 +62,7 @@ Engine::Engine(const std::filesystem::path& model, const EngineOptions& options)
   m.plan = plan_memory(m.config, m.weights, o);
   require_fits(m.plan, o.memory_limit_bytes > 0 ? o.memory_limit_bytes : available_memory_bytes());
   m.layout = StateLayout(m.config, o.kv_dtype, o.mtp);
-  m.backend = make_cpu_backend(o.threads, *o.isa);
+  m.backend = make_cpu_backend(o.threads, *o.isa, o.activations);
   m.act.emplace(m.config, o.batch_rows, *m.backend);
 }
 

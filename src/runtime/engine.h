@@ -20,6 +20,8 @@ struct EngineOptions {
   int64_t planned_context = 4096; ///< tokens of context the memory plan must have room for before loading goes on
   int64_t batch_rows = 512;       ///< most rows (tokens of all sequences together) of one step
   DType kv_dtype = DType::kF32;   ///< F32 or BF16
+  /// Activations that meet block-quantised weights: rounded to int8, or (slow, the yardstick) in f32.
+  ActivationPrecision activations = ActivationPrecision::kInt8;
   bool mtp = false;               ///< keep state for the MTP module
   int64_t memory_limit_bytes = 0; ///< 0: available_memory_bytes()
 };
