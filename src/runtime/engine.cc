@@ -65,7 +65,7 @@ Engine::Engine(const std::filesystem::path& model, const EngineOptions& options)
   o.batch_rows = m.plan.batch_rows;
   require_fits(m.plan, o.memory_limit_bytes > 0 ? o.memory_limit_bytes : available_memory_bytes());
   m.layout = StateLayout(m.config, o.kv_dtype, o.mtp);
-  m.backend = make_cpu_backend(o.threads, *o.isa);
+  m.backend = make_cpu_backend(o.threads, *o.isa, o.activations);
   if (o.wrap_backend) m.backend = o.wrap_backend(std::move(m.backend));
   m.act.emplace(m.config, o.batch_rows, *m.backend);
 }
