@@ -146,8 +146,8 @@ void matmul(benchmark::State& state, Isa isa, DType dtype, int64_t tokens) {
 constexpr int64_t kKeyHeads = 16, kValueHeads = 32, kDim = 128, kChannels = (2 * kKeyHeads + kValueHeads) * kDim;
 
 struct Table {
-  Table(int64_t rows, int64_t cols, float low = -1.0f, float high = 1.0f)
-      : data(random_floats(rows * cols, low, high)), view{data.data(), rows, cols, cols} {}
+  Table(int64_t rows, int64_t cols, float low = -1.0f, float high = 1.0f)  // apart as in an Arena
+      : data(random_floats(rows * (cols + 16), low, high)), view{data.data(), rows, cols, cols + 16} {}
   std::vector<float> data;
   Rows view;
 };
@@ -208,7 +208,7 @@ void report_per_token(benchmark::State& state, int64_t rows, double seconds) {
 }
 
 void convolution(benchmark::State& state, Isa isa, int64_t rows) {
-  Table x(rows, kChannels), taps(kChannels, 4);
+  Table x(rows, kChannels), taps(4, kChannels);
   std::vector<float> memory = random_floats(3 * kChannels);
   const auto backend = make_cpu_backend(1, isa);
   const double seconds = timed(state, [&] {
@@ -229,7 +229,7 @@ void route(benchmark::State& state, Isa isa, int64_t rows) {
 }
 
 void register_all() {
-  for (const Isa isa : {Isa::kScalar, Isa::kAvx2, Isa::kAvx512}) {
+  for (const Isa isa : {Isa::kScalar, Isa::kAvx2, Isa::kAvx512, Isa::kAmx}) {
     if (isa > detect_isa()) continue;
     const auto add = [&](const std::string& name, auto body) {
       benchmark::RegisterBenchmark(fmt::format("{}/{}", name, isa_name(isa)).c_str(), body);

@@ -226,8 +226,8 @@ TEST_P(QuantMatmulTest, RoundingOfActivations) {
       for (size_t u = 0; u < count; ++u) {
         ASSERT_EQ(std::memcmp(got[u].q, expected[u].q, 256), 0) << kind;
         ASSERT_EQ(std::memcmp(got[u].offset, expected[u].offset, 256), 0) << kind;
-        const int64_t parts = group == 32 ? 8 : 16;
-        for (int64_t s = 0; s < parts; ++s) ASSERT_EQ(got[u].sums[s], expected[u].sums[s]) << kind << " " << s;
+        for (int s = 0; s < 16; ++s) ASSERT_EQ(got[u].sums[s], expected[u].sums[s]) << kind << " " << s;
+        for (int s = 0; s < 8; ++s) ASSERT_EQ(got[u].sums32[s], expected[u].sums32[s]) << kind << " " << s;
         for (int64_t g = 0; g < 256 / group; ++g) {
           if (static_cast<int64_t>(u) * 256 + g * group >= cols) continue;
           if (std::isnan(expected[u].scale[g])) {
@@ -327,6 +327,41 @@ TEST_P(QuantMatmulTest, ExpertsEqualOneByOne) {
         kernels_for(GetParam()).scale_add(expected.data(), e.row(0), weights[at], kWidth);
       }
       ASSERT_TRUE(same_bits(expected.data(), y.row(t), kWidth)) << rows << " rows, row " << t;
+    }
+  }
+}
+
+TEST(QuantMatmul, TilesEqualScalarBitForBit) {
+  // The kernel of AMX machines, on tiles in plain C++: every type, extreme bytes among the random ones, rows and tokens
+  // around multiples of the tile.
+  if (detect_isa() < Isa::kAvx512 || !has_avx512_vnni()) GTEST_SKIP() << "needs AVX-512 VNNI around the tiles";
+  const QuantKernels &tiles = quant_kernels_amx_emulated(), &scalar = quant_kernels_scalar();
+  Random random(9);
+  for (const DType dtype : block_types()) {
+    const int64_t group = scale_group(dtype);
+    for (const int64_t cols : {int64_t{256}, int64_t{768}, group == 32 ? int64_t{288} : int64_t{512}}) {
+      const BlockWeights w(random, dtype, 40, cols);
+      const Matrix selected = w.matrix.select_rows(1, 3, 4, 9);
+      for (const int64_t tokens : {kAmxTokens, int64_t{16}, int64_t{31}, int64_t{33}, int64_t{70}}) {
+        std::vector<QuantUnit> units(static_cast<size_t>(tokens * ((cols + 255) / 256)));
+        const QuantRows x{units.data(), tokens, cols};
+        for (int64_t t = 0; t < tokens; ++t) {
+          std::vector<float> row = random.vector(cols, -3.0, 3.0);
+          if (t == 3) std::fill(row.begin(), row.end(), 1.0f);  // all 127
+          scalar.round_row(row.data(), cols, group, units.data() + t, tokens);
+        }
+        std::vector<int32_t> reversed(static_cast<size_t>(tokens));
+        for (int64_t t = 0; t < tokens; ++t) reversed[static_cast<size_t>(t)] = static_cast<int32_t>(tokens - 1 - t);
+        std::vector<QuantUnit> scratch(static_cast<size_t>(quant_scratch_bytes(tokens, selected.rows)) / sizeof(QuantUnit) + 1);
+        auto* memory = reinterpret_cast<std::byte*>(scratch.data());
+        Table got(tokens, selected.rows), expected(tokens, selected.rows);
+        for (const int32_t* index : {static_cast<const int32_t*>(nullptr), static_cast<const int32_t*>(reversed.data())}) {
+          tiles.matmul(x, index, tokens, selected, 0, selected.rows, got.row(0), got.view().stride, index, memory);
+          scalar.matmul(x, index, tokens, selected, 0, selected.rows, expected.row(0), expected.view().stride, index, memory);
+          ASSERT_TRUE(got.intact());
+          ASSERT_TRUE(same_bits(got.values(), expected.values())) << dtype_name(dtype) << " " << cols << " x " << tokens;
+        }
+      }
     }
   }
 }

@@ -9,7 +9,7 @@
 #include "cli/model_options.h"
 #include "cli/terminal.h"
 #include "runtime/divergence.h"
-#include "tokenizer/tokenizer.h"
+#include "runtime/model_files.h"
 
 namespace qnext::cli {
 namespace {
@@ -33,7 +33,7 @@ struct KldOptions {
 
 int kld(const KldOptions& options) {
   const std::filesystem::path base_path = find_model(options.base.model), model_path = find_model(options.model.model);
-  const Tokenizer tokenizer = Tokenizer::load(base_path);
+  const Tokenizer tokenizer = ModelFiles(base_path).tokenizer();
   std::vector<int32_t> tokens = tokenizer.encode(read_input(options.file), SpecialTokens::kPlain);
   if (options.max_tokens > 0 && static_cast<int64_t>(tokens.size()) > options.max_tokens) tokens.resize(options.max_tokens);
   const auto count = static_cast<int64_t>(tokens.size());

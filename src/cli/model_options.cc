@@ -10,6 +10,7 @@
 #include "base/error.h"
 #include "base/mapped_file.h"
 #include "cli/terminal.h"
+#include "runtime/model_files.h"
 
 namespace qnext::cli {
 
@@ -17,9 +18,9 @@ namespace fs = std::filesystem;
 
 void add_model_option(CLI::App& app, ModelOptions& options) {
   app.add_option("-m,--model", options.model,
-                 "model directory (config.json, *.safetensors, tokenizer.json); default: $QNEXT_MODEL or the bundled "
-                 "models/starter")
-      ->type_name("DIR");
+                 "model directory (config.json, *.safetensors, tokenizer.json) or GGUF file (of several parts, any); "
+                 "default: $QNEXT_MODEL or the bundled models/starter")
+      ->type_name("PATH");
 }
 
 void add_engine_options(CLI::App& app, ModelOptions& options) {
@@ -77,9 +78,12 @@ fs::path find_model(const std::string& typed) {
     const fs::path path = from_variable ? variable : typed;
     const std::string_view source = from_variable ? " (from QNEXT_MODEL)" : "";
     std::error_code ignored;
-    if (!fs::exists(path, ignored)) throw Error(fmt::format("{}{}: no such model directory", path.string(), source));
-    if (!is_model(path)) {
-      throw Error(fmt::format("{}{}: not a model directory: it has no config.json", path.string(), source));
+    if (!fs::exists(path, ignored)) {
+      throw Error(fmt::format("{}{}: no such model directory or file", path.string(), source));
+    }
+    if (fs::is_directory(path, ignored) && !ModelFiles::holds_model(path)) {
+      throw Error(
+          fmt::format("{}{}: not a model directory: it has no config.json and no .gguf file", path.string(), source));
     }
     return path;
   }
@@ -108,10 +112,11 @@ EngineOptions engine_options_of(const ModelOptions& options) {
 }
 
 std::unique_ptr<Engine> open_engine(const fs::path& model, const ModelOptions& options, const EngineNeeds& needs) {
-  const ModelConfig config = load_config(model);
+  const ModelFiles files(model);
+  const ModelConfig config = files.config();
   if (options.context > config.max_position_embeddings) {
     throw Error(fmt::format("--context {}: the model was made for {} tokens (max_position_embeddings of {})",
-                            options.context, config.max_position_embeddings, (model / "config.json").string()));
+                            options.context, config.max_position_embeddings, files.config_file()));
   }
   EngineOptions engine = engine_options_of(options);
   const int64_t context = options.context > 0 ? options.context : config.max_position_embeddings;
@@ -119,6 +124,8 @@ std::unique_ptr<Engine> open_engine(const fs::path& model, const ModelOptions& o
   if (options.context > 0) engine.planned_context = options.context;
   if (needs.batch_rows > 0) engine.batch_rows = needs.batch_rows;
   engine.mtp = needs.mtp;
+  engine.mtp_if_present = needs.mtp_if_present;
+  engine.wrap_backend = needs.wrap_backend;
   const Busy busy(fmt::format("opening {}", model.string()), !needs.quiet);
   return std::make_unique<Engine>(model, engine);
 }

@@ -28,7 +28,7 @@ void add_model_option(CLI::App& app, ModelOptions& options);
 /// --threads, --kv and --memory-limit.
 void add_engine_options(CLI::App& app, ModelOptions& options);
 
-/// The model directory: `typed`, or QNEXT_MODEL, or models/starter beside the program or in a directory above it or
+/// The model, a directory or a GGUF file: `typed`, or QNEXT_MODEL, or models/starter beside the program or in a directory above it or
 /// the current one. Throws Error that says where it looked.
 std::filesystem::path find_model(const std::string& typed);
 
@@ -41,6 +41,8 @@ struct EngineNeeds {
   int64_t batch_rows = 0;  ///< 0: the engine's default
   bool mtp = false;
   bool quiet = false;  ///< say nothing on stderr
+  bool mtp_if_present = false;
+  decltype(EngineOptions::wrap_backend) wrap_backend = {};
 };
 
 /// What the shared options say; the rest as EngineOptions has it.

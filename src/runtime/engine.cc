@@ -4,7 +4,7 @@
 
 #include "backend/cpu/cpu_backend.h"
 #include "base/error.h"
-#include "formats/safetensors.h"
+#include "runtime/model_files.h"
 
 namespace qnext {
 
@@ -40,8 +40,9 @@ struct Engine::Impl {
 Engine::Engine(const std::filesystem::path& model, const EngineOptions& options) : impl_(std::make_unique<Impl>()) {
   Impl& m = *impl_;
   m.options = options;
-  m.config = load_config(model);
-  m.weights = bind_weights(m.config, std::make_shared<const SafetensorsCheckpoint>(model));
+  const ModelFiles files(model);
+  m.config = files.config();
+  m.weights = bind_weights(m.config, files.checkpoint());
   EngineOptions& o = m.options;
   if (o.context <= 0) o.context = m.config.max_position_embeddings;
   if (o.context > m.config.max_position_embeddings) {
@@ -57,6 +58,7 @@ Engine::Engine(const std::filesystem::path& model, const EngineOptions& options)
   if (o.kv_dtype != DType::kF32 && o.kv_dtype != DType::kBF16) {
     throw Error(fmt::format("KV dtype: expected F32 or BF16, found {}", dtype_name(o.kv_dtype)));
   }
+  if (o.mtp_if_present) o.mtp = m.weights.mtp.has_value();
   if (o.mtp && !m.weights.mtp) throw Error(fmt::format("{}: the model has no MTP module", model.string()));
   if (!o.isa) o.isa = chosen_isa();
   m.plan = plan_memory(m.config, m.weights, o);

@@ -23,8 +23,9 @@ struct EngineOptions {
   int64_t batch_rows = 0;
   DType kv_dtype = DType::kF32;   ///< F32 or BF16
   bool mtp = false;               ///< keep state for the MTP module
+  bool mtp_if_present = false;    ///< sets mtp when the model has the module
   int64_t memory_limit_bytes = 0; ///< 0: available_memory_bytes()
-  /// Puts another backend around the engine's own, to watch its operations. Empty: none.
+  /// Puts a backend of the caller's around the engine's own, to watch what it is asked. Empty: nothing.
   std::function<std::unique_ptr<Backend>(std::unique_ptr<Backend>)> wrap_backend;
 };
 
@@ -43,7 +44,7 @@ struct Feed {
 /// what else is in the step (bitwise, docs/numerics.md).
 class Engine {
  public:
-  /// Opens a model directory. The memory plan is checked before anything large is allocated. Throws Error/FileError.
+  /// Opens a model directory or a GGUF file (ModelFiles). The memory plan is checked before anything large is allocated. Throws Error/FileError.
   explicit Engine(const std::filesystem::path& model, const EngineOptions& options = {});
   ~Engine();
 

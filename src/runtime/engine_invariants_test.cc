@@ -117,7 +117,7 @@ TEST(EngineInvariants, AttentionIsBitwiseForEveryCut) {
 }
 
 TEST(EngineInvariants, SequencesTogetherEqualEachAloneBitwise) {
-  for (Isa isa : {Isa::kScalar, Isa::kAvx2, Isa::kAvx512}) {
+  for (Isa isa : {Isa::kScalar, Isa::kAvx2, Isa::kAvx512, Isa::kAmx}) {
     if (isa > detect_isa()) continue;
     Engine engine(model(), {.isa = isa});
     const int64_t vocab = engine.config().vocab_size;

@@ -34,13 +34,10 @@ void round_row(const float* x, int64_t cols, int64_t group, QuantUnit* units, in
         const __m256i eights = _mm256_add_epi32(fours, _mm256_shuffle_epi32(fours, 0b10'11'00'01));
         const __m256i all = _mm256_add_epi32(eights, _mm256_shuffle_epi32(eights, 0b01'00'11'10));
         const int low = _mm256_extract_epi32(all, 0), high = _mm256_extract_epi32(all, 4);
-        if (group == 32) {
-          u.sums[i / 32] = static_cast<int16_t>(low + high);
-          u.scaled_sums[i / 32] = u.scale[i / 32] * static_cast<float>(low + high);
-        } else {
-          u.sums[i / 16] = static_cast<int16_t>(low);
-          u.sums[i / 16 + 1] = static_cast<int16_t>(high);
-        }
+        u.sums[i / 16] = static_cast<int16_t>(low);
+        u.sums[i / 16 + 1] = static_cast<int16_t>(high);
+        u.sums32[i / 32] = static_cast<int16_t>(low + high);
+        if (group == 32) u.scaled_sums[i / 32] = u.scale[i / 32] * static_cast<float>(low + high);
       }
     }
   }
