@@ -154,9 +154,10 @@ inline void expand_row(const std::byte* row, int64_t unit, int64_t blocks, int64
   int8_t* low = out.low + m * 256;
   if constexpr (is_k_type(kType)) {
     const std::byte* block = row + unit * bytes_per_block(kType);
-    KBlock k;
-    unpack<kType>(block, k);
-    for (int j = 0; j < 4; ++j) split(k.q[j], offset, k.scales, j, out.high + m * 256 + 64 * j, low + 64 * j);
+    KBytes bytes;
+    unpack<kType>(block, bytes);
+    const KScales k = k_scales<kType>(block);
+    for (int j = 0; j < 4; ++j) split(bytes.q[j], offset, k.scales, j, out.high + m * 256 + 64 * j, low + 64 * j);
     out.d[0][m] = half_at(block + d_offset(kType));
     if constexpr (has_minima(kType)) {
       out.dmin[0][m] = half_at(block + d_offset(kType) + 2);
