@@ -37,7 +37,7 @@ Examples:
 struct BenchOptions {
   ModelOptions model;
   std::vector<int64_t> prompts{512, 2048}, contexts{0, 4096}, batches{1};
-  int64_t chunk = 512;
+  int64_t chunk = 0;
   GateOptions gate;
   bool json = false, profile = false;
 };
@@ -98,10 +98,10 @@ int bench(const BenchOptions& options) {
   int64_t most = 1, most_batch = 1;
   for (const int64_t n : options.prompts) most = std::max(most, n);
   for (const int64_t n : options.batches) most_batch = std::max(most_batch, n);
-  for (const int64_t n : options.contexts) most = std::max(most, n + 64 * std::max(64, options.gate.groups));
+  for (const int64_t n : options.contexts) most = std::max(most, n + Benchmark::kDecodeSteps);
   EngineOptions engine_options = engine_options_of(options.model);
   engine_options.planned_context = most;
-  engine_options.batch_rows = std::max(options.chunk, most_batch);
+  engine_options.batch_rows = options.chunk > 0 ? std::max(options.chunk, most_batch) : 0;
   const MemoryUse before = memory_use();
   Benchmark benchmark(path, engine_options, options.gate);
   const Engine& engine = benchmark.engine();
@@ -113,14 +113,14 @@ int bench(const BenchOptions& options) {
   const Roof roof = measure_roof(threads, *engine.options().isa);
   forget_peak_memory();  // of measuring the roof; that of opening is in `opened`
   if (!options.json) {
-    fmt::print("{}, {}, chunks of {} tokens\n", path.string(), engine.backend_name(), options.chunk);
+    fmt::print("{}, {}, chunks of {} tokens\n", path.string(), engine.backend_name(), engine.options().batch_rows);
     fmt::print("roof: {:.1f} GB/s read, {:.0f} GFLOP/s f32, {:.0f} GOP/s int8\n", roof.read_bytes_per_second / 1e9,
                roof.f32_flops_per_second / 1e9, roof.int8_ops_per_second / 1e9);
     fmt::print("load: {:.2f} s to open, {:.2f} s to the first token\n", benchmark.open_seconds(), benchmark.first_token_seconds());
     fmt::print("{:<28} {:>11} {:>10} {:>10} {:>8} {:>10}\n", "", "tokens/s", "ms", "bound ms", "of bound", "kept");
   }
   Json report{{"model", path.string()}, {"backend", engine.backend_name()}, {"isa", isa_name(*engine.options().isa)},
-              {"threads", threads}, {"chunk", options.chunk}, {"kv", options.model.kv},
+              {"threads", threads}, {"chunk", engine.options().batch_rows}, {"kv", options.model.kv},
               {"roof", {{"read_bytes_per_second", roof.read_bytes_per_second}, {"f32_flops_per_second", roof.f32_flops_per_second},
                         {"int8_ops_per_second", roof.int8_ops_per_second}}},
               {"open_seconds", benchmark.open_seconds()}, {"first_token_seconds", benchmark.first_token_seconds()}};
@@ -174,8 +174,8 @@ void add_bench_command(CLI::App& app, Action& action) {
   list("--prompt", options->prompts, "prompt lengths", 1);
   list("--context", options->contexts, "tokens already in the context when decoding", 0);
   list("--batch", options->batches, "sequences decoded together", 1);
-  command->add_option("--chunk", options->chunk, "most tokens of a prompt per step")->check(quiet(CLI::PositiveNumber))
-      ->capture_default_str()->type_name("N");
+  command->add_option("--chunk", options->chunk, "most tokens of a prompt per step; default: as many as memory has room for")
+      ->check(quiet(CLI::PositiveNumber))->type_name("N");
   command->add_option("--groups", options->gate.groups, "groups wanted per figure")->check(quiet(CLI::PositiveNumber))
       ->capture_default_str()->type_name("N");
   command->add_option("--seconds", options->gate.seconds, "at most about this long per figure")->capture_default_str()->type_name("S");

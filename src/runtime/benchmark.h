@@ -51,7 +51,9 @@ class Benchmark {
   /// Reads prompts of `tokens` tokens from the start, the head for the last one alone. A group is one step (batch_rows
   /// tokens); the result is the sum over the prompt's steps of their medians.
   Measurement prefill(int64_t tokens);
-  /// Decodes `batch` sequences that each hold `context` tokens; a group is 8 steps (fewer where a step takes long). Beyond
+  static constexpr int64_t kDecodeSteps = 8;
+  /// Decodes `batch` sequences that each hold `context` tokens; a group is kDecodeSteps steps (fewer where a step takes long),
+  /// and begins at `context` again. Beyond
   /// the first 512 tokens the keys and values of a context are copies of those that were computed: the cost of attention
   /// does not depend on what they are.
   Measurement decode(int64_t context, int64_t batch);

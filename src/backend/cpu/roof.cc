@@ -96,7 +96,7 @@ Roof measure_roof(int threads, Isa isa) {
   Roof roof;
   roof.read_bytes_per_second = read_bandwidth(threads);
   __builtin_cpu_init();
-  if (isa == Isa::kAvx512) {
+  if (isa >= Isa::kAvx512) {
     roof.f32_flops_per_second = arithmetic(threads, roof_f32_avx512, 2 * 16);
     if (__builtin_cpu_supports("avx512vnni")) roof.int8_ops_per_second = arithmetic(threads, roof_int8_avx512, 2 * 64);
   } else if (isa == Isa::kAvx2) {

@@ -10,7 +10,8 @@ namespace qnext {
 struct Roof {
   double read_bytes_per_second = 0;  ///< memory, sequential, from a set that no cache holds
   double f32_flops_per_second = 0;   ///< fused multiply-adds in registers
-  double int8_ops_per_second = 0;    ///< 8-bit products summed to 32 bits (VNNI, or AVX2's pair of instructions); 0: none
+  double int8_ops_per_second = 0;    ///< 8-bit products summed to 32 bits (VNNI, or AVX2's pair of instructions; the
+                                     ///< tiles of AMX are not measured yet, their bound is VNNI's); 0: none
 
   /// The larger of the two arithmetic rates.
   double peak_ops_per_second() const {
