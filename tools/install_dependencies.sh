@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs the Debian 12 packages that are missing: tools/install_dependencies.sh [build|test]
-#   build   what ./run needs: compiler, CMake, libraries
+#   build   what ./run needs: compiler, CMake, libraries, Python (the tests are configured with the program)
 #   test    that, and what ./test needs: clang-19 for the fuzzers, Python, npm, texts to compare tokenizers on
 # Asks dpkg first, so a machine that has everything is left alone and needs no network.
 set -euo pipefail
@@ -8,9 +8,9 @@ set -euo pipefail
 build_packages=(
   g++ cmake ninja-build ccache mold pkg-config
   libcli11-dev libedit-dev libfmt-dev libpcre2-dev libsimdjson-dev libutf8proc-dev nlohmann-json3-dev
-  libgtest-dev libgmock-dev
+  libgtest-dev libgmock-dev python3
 )
-test_packages=(clang-19 libclang-rt-19-dev python3 python3-venv git iso-codes)
+test_packages=(clang-19 libclang-rt-19-dev python3-venv git iso-codes)
 test_commands=(npm)  # by command, since Node.js often comes from elsewhere than Debian's package
 
 case ${1:-build} in

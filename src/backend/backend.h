@@ -46,17 +46,21 @@ struct Rows {
   Rows columns(int64_t begin, int64_t count) const { return {data + begin, rows, count, stride}; }
 };
 
-/// Hands out Rows of one Buffer, never frees. Twice: once without a buffer to learn the size, once for real.
+/// Hands out Rows of one Buffer. Twice: once without a buffer to learn the size, once for real.
 class Arena {
  public:
   Arena() = default;
   explicit Arena(Buffer buffer) : buffer_(std::move(buffer)) {}
   Rows rows(int64_t rows, int64_t cols);
-  int64_t bytes() const { return used_; }
+  int64_t used() const { return used_; }
+  /// Hands out again what was handed out since used() was `used`: for things that are never needed at the same time.
+  void rewind(int64_t used) { used_ = used; }
+  /// The most that was in use.
+  int64_t bytes() const { return most_; }
 
  private:
   Buffer buffer_;
-  int64_t used_ = 0;
+  int64_t used_ = 0, most_ = 0;
 };
 
 /// SwiGLU: down(silu(gate x) * up x). A dense layer, the shared expert, and each routed expert.
@@ -91,6 +95,11 @@ struct KvView {
 struct ConvSegment {
   int64_t row = 0, rows = 0;
   float* state = nullptr;  ///< [kernel - 1, channels], the inputs before the first row, oldest first; updated
+};
+/// Channels [begin, end) are heads that are brought to unit length (sum of squares + 1e-6), then times scale.
+struct UnitNorm {
+  int64_t begin = 0, end = 0, head_dim = 0;
+  float scale = 1.0f;
 };
 struct DeltaSegment {
   int64_t row = 0, rows = 0, position = 0;
@@ -136,9 +145,10 @@ class Backend {
   /// False when a value is NaN or infinite.
   virtual bool all_finite(Rows x) = 0;
 
-  /// Depth-wise causal convolution over each segment, then SiLU. taps [channels, kernel], the last tap meets the
-  /// current row.
-  virtual void causal_conv1d_silu(std::span<const ConvSegment> segments, Rows x, Vector taps, int64_t kernel, Rows out) = 0;
+  /// Depth-wise causal convolution over each segment, then SiLU, then the heads of `norms` (at most one head dim) to unit
+  /// length. taps [channels, kernel], the last tap meets the current row. out may be x.
+  virtual void causal_conv1d_silu(std::span<const ConvSegment> segments, Rows x, Vector taps, int64_t kernel,
+                                  std::span<const UnitNorm> norms, Rows out) = 0;
   /// beta = sigmoid(b); log_decay = -exp(a_log) * softplus(a + dt_bias), per value head.
   virtual void delta_gates(Rows b, Rows a, Vector a_log, Vector dt_bias, Rows beta, Rows log_decay) = 0;
   /// Each head of each row to unit length (sum of squares + 1e-6), times scale. In place.

@@ -50,7 +50,7 @@ std::vector<float> run_all(Backend& backend) {
 
   std::vector<float> conv_state = random.vector(2 * 3 * kWidth), taps = random.vector(kWidth * 4);
   const ConvSegment conv[] = {{0, 60, conv_state.data()}, {60, 37, conv_state.data() + 3 * kWidth}};
-  backend.causal_conv1d_silu(conv, x, {taps.data(), kWidth * 4}, 4, out);
+  backend.causal_conv1d_silu(conv, x, {taps.data(), kWidth * 4}, 4, {}, out);
   keep(out);
 
   const DeltaShape shape{2, 10, 64, 32};

@@ -40,7 +40,7 @@ TEST_P(ConvTest, EqualsDefinitionAndSplitsAnywhere) {
         std::vector<float> state = state0;
         const Vector weights{taps.data(), channels * kernel};
         const ConvSegment segment{1, rows, state.data()};
-        backend->causal_conv1d_silu({&segment, 1}, x, weights, kernel, whole);
+        backend->causal_conv1d_silu({&segment, 1}, x, weights, kernel, {}, whole);
         const std::vector<float> all = whole.values();
         const std::vector<float> got(all.begin() + channels, all.end());
         EXPECT_LT(worst(relative_max(got, expected)),
@@ -55,13 +55,36 @@ TEST_P(ConvTest, EqualsDefinitionAndSplitsAnywhere) {
           Table parts(rows + 1, channels);
           for (const ConvSegment& part :
                {ConvSegment{1, cut, carried.data()}, ConvSegment{1 + cut, rows - cut, carried.data()}}) {
-            backend->causal_conv1d_silu({&part, 1}, x, weights, kernel, parts);
+            backend->causal_conv1d_silu({&part, 1}, x, weights, kernel, {}, parts);
           }
           ASSERT_TRUE(same_bits(parts.values().data() + channels, got.data(), rows * channels)) << "cut at " << cut;
           ASSERT_TRUE(same_bits(carried, state));
         }
         ASSERT_TRUE(whole.intact());
       }
+    }
+  }
+}
+
+TEST_P(ConvTest, InPlaceAndNormsEqualTheStepsOneByOne) {
+  const auto backend = make_cpu_backend(2, GetParam());
+  Random random(2);
+  for (const int64_t dim : {4, 24, 128, 300}) {
+    for (const int64_t rows : {1, 15, 16, 17, 40}) {
+      constexpr int64_t kKernel = 4;
+      const int64_t channels = 7 * dim + 5;  // heads of q, of k, and the rest
+      const std::vector<float> taps = random.vector(channels * kKernel);
+      std::vector<float> state = random.vector((kKernel - 1) * channels), state_too = state;
+      Table x(random, rows, channels), steps(rows, channels);
+      const ConvSegment segment{0, rows, state.data()}, in_place{0, rows, state_too.data()};
+      const Vector weights{taps.data(), channels * kKernel};
+      backend->causal_conv1d_silu({&segment, 1}, x, weights, kKernel, {}, steps);
+      backend->l2_norm(steps.view().columns(0, 2 * dim), dim, 0.25f);
+      backend->l2_norm(steps.view().columns(2 * dim, 4 * dim), dim, 1.0f);
+      const UnitNorm norms[] = {{0, 2 * dim, dim, 0.25f}, {2 * dim, 6 * dim, dim, 1.0f}};
+      backend->causal_conv1d_silu({&in_place, 1}, x, weights, kKernel, norms, x);
+      EXPECT_TRUE(same_bits(x.values(), steps.values()) && same_bits(state, state_too)) << dim << ", " << rows << " rows";
+      EXPECT_TRUE(x.intact());
     }
   }
 }

@@ -331,6 +331,41 @@ TEST_P(QuantMatmulTest, ExpertsEqualOneByOne) {
   }
 }
 
+TEST(QuantMatmul, TilesEqualScalarBitForBit) {
+  // The kernel of AMX machines, on tiles in plain C++: every type, extreme bytes among the random ones, rows and tokens
+  // around multiples of the tile.
+  if (detect_isa() < Isa::kAvx512 || !has_avx512_vnni()) GTEST_SKIP() << "needs AVX-512 VNNI around the tiles";
+  const QuantKernels &tiles = quant_kernels_amx_emulated(), &scalar = quant_kernels_scalar();
+  Random random(9);
+  for (const DType dtype : block_types()) {
+    const int64_t group = scale_group(dtype);
+    for (const int64_t cols : {int64_t{256}, int64_t{768}, group == 32 ? int64_t{288} : int64_t{512}}) {
+      const BlockWeights w(random, dtype, 40, cols);
+      const Matrix selected = w.matrix.select_rows(1, 3, 4, 9);
+      for (const int64_t tokens : {kAmxTokens, int64_t{16}, int64_t{31}, int64_t{33}, int64_t{70}}) {
+        std::vector<QuantUnit> units(static_cast<size_t>(tokens * ((cols + 255) / 256)));
+        const QuantRows x{units.data(), tokens, cols};
+        for (int64_t t = 0; t < tokens; ++t) {
+          std::vector<float> row = random.vector(cols, -3.0, 3.0);
+          if (t == 3) std::fill(row.begin(), row.end(), 1.0f);  // all 127
+          scalar.round_row(row.data(), cols, group, units.data() + t, tokens);
+        }
+        std::vector<int32_t> reversed(static_cast<size_t>(tokens));
+        for (int64_t t = 0; t < tokens; ++t) reversed[static_cast<size_t>(t)] = static_cast<int32_t>(tokens - 1 - t);
+        std::vector<QuantUnit> scratch(static_cast<size_t>(quant_scratch_bytes(tokens, selected.rows)) / sizeof(QuantUnit) + 1);
+        auto* memory = reinterpret_cast<std::byte*>(scratch.data());
+        Table got(tokens, selected.rows), expected(tokens, selected.rows);
+        for (const int32_t* index : {static_cast<const int32_t*>(nullptr), static_cast<const int32_t*>(reversed.data())}) {
+          tiles.matmul(x, index, tokens, selected, 0, selected.rows, got.row(0), got.view().stride, index, memory);
+          scalar.matmul(x, index, tokens, selected, 0, selected.rows, expected.row(0), expected.view().stride, index, memory);
+          ASSERT_TRUE(got.intact());
+          ASSERT_TRUE(same_bits(got.values(), expected.values())) << dtype_name(dtype) << " " << cols << " x " << tokens;
+        }
+      }
+    }
+  }
+}
+
 INSTANTIATE_TEST_SUITE_P(Isas, QuantMatmulTest, ::testing::ValuesIn(testing::isas()), testing::isa_test_name);
 
 }  // namespace

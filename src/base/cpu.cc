@@ -2,7 +2,10 @@
 
 #include <cpuid.h>
 #include <sched.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
+#include <algorithm>
 #include <cstdint>
 #include <cstdlib>
 
@@ -15,12 +18,13 @@ std::string_view isa_name(Isa isa) {
     case Isa::kScalar: return "scalar";
     case Isa::kAvx2: return "avx2";
     case Isa::kAvx512: return "avx512";
+    case Isa::kAmx: return "amx";
   }
   QNEXT_CHECK(false, "unknown isa {}", static_cast<int>(isa));
 }
 
 std::optional<Isa> isa_from_name(std::string_view name) {
-  for (Isa isa : {Isa::kScalar, Isa::kAvx2, Isa::kAvx512}) {
+  for (Isa isa : {Isa::kScalar, Isa::kAvx2, Isa::kAvx512, Isa::kAmx}) {
     if (isa_name(isa) == name) return isa;
   }
   return std::nullopt;
@@ -48,7 +52,11 @@ Isa detect_isa() {
   if ((b & kAvx2) == 0 || (b & kBmi2) == 0) return Isa::kScalar;
   constexpr uint32_t kAvx512 = 1u << 16 | 1u << 17 | 1u << 30 | 1u << 31;  // F, DQ, BW, VL
   if ((b & kAvx512) != kAvx512 || (saved & kZmm) != kZmm) return Isa::kAvx2;
-  return Isa::kAvx512;
+  constexpr uint32_t kVnni = 1u << 11, kAmx = 1u << 24 | 1u << 25;  // tiles, int8
+  constexpr uint64_t kTileState = 0x60000;
+  if ((c & kVnni) == 0 || (d & kAmx) != kAmx || (saved & kTileState) != kTileState) return Isa::kAvx512;
+  constexpr long kRequestPermission = 0x1023, kTileData = 18;  // ARCH_REQ_XCOMP_PERM
+  return syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0 ? Isa::kAmx : Isa::kAvx512;
 }
 
 bool has_avx512_vnni() {
@@ -59,9 +67,9 @@ bool has_avx512_vnni() {
 Isa chosen_isa() {
   const Isa best = detect_isa();
   const char* forced = std::getenv("QNEXT_ISA");
-  if (forced == nullptr || *forced == '\0') return best;
+  if (forced == nullptr || *forced == '\0') return std::min(best, Isa::kAvx512);
   const std::optional<Isa> isa = isa_from_name(forced);
-  if (!isa) throw Error(fmt::format("QNEXT_ISA: expected scalar, avx2 or avx512, found {}", quoted(forced)));
+  if (!isa) throw Error(fmt::format("QNEXT_ISA: expected scalar, avx2, avx512 or amx, found {}", quoted(forced)));
   if (*isa > best) {
     throw Error(fmt::format("QNEXT_ISA: expected at most {} on this machine, found {}", isa_name(best), forced));
   }

@@ -36,6 +36,8 @@ struct LineEditor::Terminal {
     el_set(edit, EL_SIGNAL, 0);  // Ctrl-C belongs to catch_interrupts()
     el_set(edit, EL_HIST, ::history, history);
     el_set(edit, EL_BIND, "^R", "em-inc-search-prev", nullptr);
+    // Ctrl-D typed while an answer is written: the terminal hands it over as a NUL once the editor reads.
+    el_set(edit, EL_BIND, "^@", "ed-end-of-file", nullptr);
     el_source(edit, nullptr);
     if (file.empty()) return;
     std::error_code ignored;

@@ -27,7 +27,7 @@ Examples:
 
 Environment:
   QNEXT_MODEL   model directory when --model is not given
-  QNEXT_ISA     force an instruction set: scalar, avx2 or avx512
+  QNEXT_ISA     force an instruction set: scalar, avx2, avx512 or amx
 
 Exit status: 0 success, 1 the request or a file is wrong, 2 the command line is wrong.)";
 
@@ -53,6 +53,8 @@ int main(int argc, char** argv) {
   add_perplexity_command(app, action);
   add_tokenize_command(app, action);
   add_inspect_command(app, action);
+  add_synth_command(app, action);
+  add_quantize_command(app, action);
   try {
     app.parse(argc, argv);
   } catch (const CLI::Success& help) {

@@ -55,9 +55,15 @@ struct TensorToWrite {
   std::span<const std::byte> bytes;
 };
 
-/// Writes one safetensors file: to a temporary name beside it, synced, then renamed, so that the name holds the old
-/// file or the whole new one. Data is ordered by falling element size (then as given), which aligns every tensor in a
-/// mapping. Names must be unique and bytes of the size of the shape. Throws Error when the file cannot be written.
+/// Begins a safetensors file (see TensorFileWriter). Tensors are appended in the order of the specs; in the file they
+/// lie by falling element size, which aligns every tensor in a mapping. Names must be unique, types not block types
+/// (the format has none). Throws Error when the file cannot be created or the disk has no room for it.
+std::unique_ptr<TensorFileWriter> create_safetensors(const std::filesystem::path& path,
+                                                     std::span<const TensorSpec> specs,
+                                                     const std::map<std::string, std::string>& metadata = {});
+
+/// Writes one safetensors file of tensors in memory, in the same way. Names must be unique and bytes of the size of
+/// the shape.
 void write_safetensors(const std::filesystem::path& path, std::span<const TensorToWrite> tensors,
                        const std::map<std::string, std::string>& metadata = {});
 

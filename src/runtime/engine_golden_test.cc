@@ -33,7 +33,7 @@ std::vector<Case> cases(std::vector<int64_t> chunks, bool with_mtp = false) {
   for (const auto& entry : std::filesystem::directory_iterator(kGolden)) {
     if (!std::filesystem::exists(entry.path() / "expected.safetensors")) continue;
     if (with_mtp && !Golden(entry.path()).has("mtp_logits")) continue;
-    for (Isa isa : {Isa::kScalar, Isa::kAvx2, Isa::kAvx512}) {
+    for (Isa isa : {Isa::kScalar, Isa::kAvx2, Isa::kAvx512, Isa::kAmx}) {
       if (isa > detect_isa()) continue;
       for (int64_t chunk : chunks) list.push_back({entry.path().filename().string(), isa, chunk});
     }

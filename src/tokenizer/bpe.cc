@@ -56,6 +56,15 @@ bool BytePairEncoder::add_merge(const Merge& merge) {
   return true;
 }
 
+std::vector<BytePairEncoder::Merge> BytePairEncoder::merges() const {
+  std::vector<Merge> all(merge_count_);
+  for (const Slot& slot : slots_) {
+    if (slot.rank == kNoRank) continue;
+    all[slot.rank] = {static_cast<int32_t>(slot.pair >> 32), static_cast<int32_t>(slot.pair), slot.result};
+  }
+  return all;
+}
+
 void BytePairEncoder::encode(std::string_view piece, std::vector<int32_t>& ids) const {
   if (piece.size() == 1) return ids.push_back(byte_ids_[static_cast<unsigned char>(piece[0])]);
   const std::optional<int32_t> token = vocabulary_.find(piece);

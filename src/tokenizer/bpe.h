@@ -25,6 +25,8 @@ class BytePairEncoder {
 
   const Vocabulary& vocabulary() const { return vocabulary_; }
   size_t merge_count() const { return merge_count_; }
+  /// All merges, in order of rank.
+  std::vector<Merge> merges() const;
 
   /// Appends the ids of a piece, which is not empty. Time O(n log n) in its size.
   void encode(std::string_view piece, std::vector<int32_t>& ids) const;

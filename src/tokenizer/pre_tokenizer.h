@@ -30,6 +30,8 @@ class PreTokenizer {
   PreTokenizer& operator=(PreTokenizer&&) noexcept;
   ~PreTokenizer();
 
+  const std::string& pattern() const { return pattern_; }
+
   /// Calls use(piece) for every piece of well-formed UTF-8, in order. Throws Error when PCRE2 gives up on a match
   /// (its limits on steps and stack).
   template <class Use>

@@ -9,6 +9,7 @@
 #include "base/mapped_file.h"
 #include "tokenizer/added_tokens.h"
 #include "tokenizer/normalizer.h"
+#include "tokenizer/tokenizer_gguf.h"
 #include "tokenizer/tokenizer_json.h"
 #include "tokenizer/utf8.h"
 
@@ -81,6 +82,14 @@ Tokenizer::~Tokenizer() = default;
 
 Tokenizer Tokenizer::parse(std::string_view json, const std::string& file) {
   return Tokenizer(std::make_unique<Impl>(parse_tokenizer_json(json, file)));
+}
+
+Tokenizer Tokenizer::from_gguf(const GgufMetadata& metadata, const std::string& file) {
+  return Tokenizer(std::make_unique<Impl>(parse_tokenizer_gguf(metadata, file)));
+}
+
+void Tokenizer::add_to_gguf(GgufMetadata& metadata, int64_t vocab_size) const {
+  add_tokenizer(impl_->definition, vocab_size, metadata);
 }
 
 Tokenizer Tokenizer::load(const std::filesystem::path& path) {

@@ -9,6 +9,8 @@
 
 namespace qnext {
 
+class GgufMetadata;
+
 /// What special-token strings in the text mean.
 enum class SpecialTokens {
   kParse,  ///< they become their single ids (prompts that the program itself rendered)
@@ -23,6 +25,13 @@ class Tokenizer {
   static Tokenizer parse(std::string_view json, const std::string& file);
   /// Reads `directory/tokenizer.json` (or the file itself).
   static Tokenizer load(const std::filesystem::path& path);
+
+  /// From a GGUF file's metadata (tokenizer.ggml.*, model gpt2 of kind qwen2), with the ids of the tokenizer.json that it
+  /// was made from. Throws FileError as parse() does.
+  static Tokenizer from_gguf(const GgufMetadata& metadata, const std::string& file);
+  /// Adds tokenizer.ggml.model, pre, tokens, token_type and merges. Ids up to vocab_size that have no token get filler
+  /// names. Throws Error for what those keys cannot say (another split pattern, no NFC, tokens that take spaces).
+  void add_to_gguf(GgufMetadata& metadata, int64_t vocab_size) const;
 
   Tokenizer(Tokenizer&&) noexcept;
   Tokenizer& operator=(Tokenizer&&) noexcept;

@@ -335,6 +335,19 @@ bool append_alphabet_bytes(std::string_view text, std::string& bytes) {
   return true;
 }
 
+std::string alphabet_text(std::string_view bytes) {
+  static const std::array<uint16_t, 256> kCodes = [] {
+    std::array<uint16_t, 256> codes{};
+    for (size_t code = 0; code < kAlphabet.size(); ++code) {
+      if (kAlphabet[code] >= 0) codes[static_cast<size_t>(kAlphabet[code])] = static_cast<uint16_t>(code);
+    }
+    return codes;
+  }();
+  std::string text;
+  for (const char byte : bytes) append_utf8(kCodes[static_cast<unsigned char>(byte)], text);
+  return text;
+}
+
 TokenizerDefinition parse_tokenizer_json(std::string_view json, const std::string& file) {
   return Parser(json, file).parse();
 }

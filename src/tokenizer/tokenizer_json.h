@@ -24,5 +24,7 @@ TokenizerDefinition parse_tokenizer_json(std::string_view json, const std::strin
 
 /// The bytes behind text in GPT-2's printable alphabet, appended to `bytes`; false when a character is not of it.
 bool append_alphabet_bytes(std::string_view text, std::string& bytes);
+/// The reverse: bytes in the alphabet's characters.
+std::string alphabet_text(std::string_view bytes);
 
 }  // namespace qnext

@@ -56,7 +56,7 @@ class CommandLine(unittest.TestCase):
     def test_help_and_version(self):
         self.assertIn("Subcommands:", qnext("--help")[0])
         self.assertRegex(qnext("--version")[0], r"^qnext \d+\.\d+\.\d+\n$")
-        for command in ("run", "logits", "perplexity", "tokenize", "inspect"):
+        for command in ("run", "logits", "perplexity", "tokenize", "inspect", "synth"):
             self.assertIn("Examples:", qnext(command, "--help")[0])
 
     def test_usage_errors(self):
@@ -290,6 +290,11 @@ class Terminal(unittest.TestCase):
         history = WORK / "state/qnext/history"
         self.assertIn("hello", history.read_text())
         self.assertEqual(history.stat().st_mode & 0o777, 0o600)
+
+    def test_end_of_file_typed_during_an_answer(self):
+        self.wait_for("> ")
+        self.send("\0")  # what the terminal makes of a Ctrl-D that nobody was reading
+        self.assertEqual(self.wait_for_exit(), 0)
 
     def test_interrupt_at_the_prompt(self):
         self.wait_for("> ")

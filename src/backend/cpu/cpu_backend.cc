@@ -21,7 +21,8 @@ const Kernels& kernels_for(Isa isa) {
   switch (isa) {
     case Isa::kScalar: return kernels_scalar();
     case Isa::kAvx2: return kernels_avx2();
-    case Isa::kAvx512: return kernels_avx512();
+    case Isa::kAvx512:
+    case Isa::kAmx: return kernels_avx512();  // tiles serve the weights of block types (quant_amx.cc)
   }
   QNEXT_CHECK(false, "unknown isa {}", static_cast<int>(isa));
 }
@@ -101,15 +102,20 @@ class CpuBackend final : public Backend {
     return finite.load();
   }
 
-  void causal_conv1d_silu(std::span<const ConvSegment> segments, Rows x, Vector taps, int64_t kernel, Rows out) override {
-    QNEXT_CHECK(kernel >= 1 && kernel <= kMaxConvKernel && taps.size == kernel * x.cols, "kernel {}", kernel);
-    constexpr int64_t kChannels = 256;
-    const int64_t parts = (x.cols + kChannels - 1) / kChannels;
+  void causal_conv1d_silu(std::span<const ConvSegment> segments, Rows x, Vector taps, int64_t kernel,
+                          std::span<const UnitNorm> norms, Rows out) override {
+    QNEXT_CHECK(kernel >= 2 && kernel <= kMaxConvKernel && taps.size == kernel * x.cols, "kernel {}", kernel);
+    int64_t width = 256;  // channels of a task
+    if (!norms.empty()) width = std::max<int64_t>(1, width / norms[0].head_dim) * norms[0].head_dim;
+    for (const UnitNorm& norm : norms) {
+      QNEXT_CHECK(norm.head_dim == norms[0].head_dim && norm.begin % norm.head_dim == 0 && norm.end % norm.head_dim == 0);
+    }
+    const int64_t parts = (x.cols + width - 1) / width;
     pool_.parallel_for(static_cast<int64_t>(segments.size()) * parts, [&](int64_t task, int) {
       const ConvSegment& segment = segments[static_cast<size_t>(task / parts)];
-      const int64_t begin = task % parts * kChannels;
-      k_.causal_conv1d_silu(segment, x.data, x.stride, taps.data, kernel, x.cols, begin, std::min(begin + kChannels, x.cols),
-                            out.data, out.stride);
+      const int64_t begin = task % parts * width;
+      k_.causal_conv1d_silu(segment, x.data, x.stride, taps.data, kernel, x.cols, begin, std::min(begin + width, x.cols),
+                            norms, out.data, out.stride);
     });
   }
 
@@ -133,31 +139,39 @@ class CpuBackend final : public Backend {
   void gated_delta_rule(std::span<const DeltaSegment> segments, const DeltaShape& shape, Rows q, Rows k, Rows v, Rows beta,
                         Rows log_decay, Rows out) override {
     const int64_t group = shape.value_heads / shape.key_heads;
-    pool_.parallel_for(static_cast<int64_t>(segments.size()) * shape.value_heads, [&](int64_t task, int thread) {
-      const DeltaSegment& segment = segments[static_cast<size_t>(task / shape.value_heads)];
-      const int64_t head = task % shape.value_heads;
+    // The value heads of a key head share products of keys; one task takes them all when that leaves enough tasks.
+    const int64_t heads = static_cast<int64_t>(segments.size()) * shape.key_heads >= pool_.size() ? group : 1;
+    const int64_t tasks_per_segment = shape.value_heads / heads;
+    const int64_t chunk_floats = delta_scratch_floats(shape.key_dim, shape.value_dim);
+    pool_.parallel_for(static_cast<int64_t>(segments.size()) * tasks_per_segment, [&](int64_t task, int thread) {
+      const DeltaSegment& segment = segments[static_cast<size_t>(task / tasks_per_segment)];
+      const int64_t first_head = task % tasks_per_segment * heads;
       for (int64_t done = 0; done < segment.rows;) {
         // Chunks end at multiples of 64 of the absolute position, however the prompt was cut.
         const int64_t position = segment.position + done;
         const int64_t rows = std::min(kBlockTokens - position % kBlockTokens, segment.rows - done);
         const int64_t t = segment.row + done;
-        const DeltaHead h{.q = q.row(t) + head / group * shape.key_dim,
-                          .k = k.row(t) + head / group * shape.key_dim,
-                          .qk_stride = q.stride,
-                          .v = v.row(t) + head * shape.value_dim,
-                          .out = out.row(t) + head * shape.value_dim,
-                          .v_stride = v.stride,
-                          .out_stride = out.stride,
-                          .beta = beta.row(t) + head,
-                          .log_decay = log_decay.row(t) + head,
-                          .gate_stride = beta.stride,
-                          .key_dim = shape.key_dim,
-                          .value_dim = shape.value_dim,
-                          .state = segment.state + head * shape.key_dim * shape.value_dim};
-        if (rows == 1) {
-          k_.gated_delta_step(h);
-        } else {
-          k_.gated_delta_chunk(h, rows, scratch(thread, delta_scratch_floats(shape.key_dim, shape.value_dim)));
+        float* memory = rows == 1 ? nullptr : scratch(thread, chunk_floats + DeltaProducts::floats(shape.key_dim));
+        for (int64_t head = first_head; head < first_head + heads; ++head) {
+          const DeltaHead h{.q = q.row(t) + head / group * shape.key_dim,
+                            .k = k.row(t) + head / group * shape.key_dim,
+                            .qk_stride = q.stride,
+                            .v = v.row(t) + head * shape.value_dim,
+                            .out = out.row(t) + head * shape.value_dim,
+                            .v_stride = v.stride,
+                            .out_stride = out.stride,
+                            .beta = beta.row(t) + head,
+                            .log_decay = log_decay.row(t) + head,
+                            .gate_stride = beta.stride,
+                            .key_dim = shape.key_dim,
+                            .value_dim = shape.value_dim,
+                            .state = segment.state + head * shape.key_dim * shape.value_dim};
+          if (rows == 1) {
+            k_.gated_delta_step(h);
+            continue;
+          }
+          if (head == first_head) k_.gated_delta_products(h, rows, memory + chunk_floats);
+          k_.gated_delta_chunk(h, rows, memory + chunk_floats, memory);
         }
         done += rows;
       }
@@ -322,7 +336,7 @@ void CpuBackend::gated_attention(std::span<const AttentionSegment> segments, con
       k_.sigmoid_multiply(out.row(row) + column, gate.row(row) + column, dim);
     }
   };
-  const int64_t score_floats = tile_rows * kBlockTokens;
+  const int64_t score_floats = attention_scratch_floats(tile_rows, dim);
   pool_.parallel_for(static_cast<int64_t>(tasks.size()), [&](int64_t i, int thread) {
     const AttentionTask& task = tasks[static_cast<size_t>(i)];
     float* memory = scratch(thread, score_floats + 2 * state_floats);

@@ -14,12 +14,10 @@ static_assert(kTokenTile <= kQuantTokens);
 
 const QuantKernels& quant_kernels_for(Isa isa) {
   switch (isa) {
-    case Isa::kScalar:
-    case Isa::kAvx2:
-      return quant_kernels_avx2();
-    case Isa::kAvx512:
-      return has_avx512_vnni() ? quant_kernels_avx512() : quant_kernels_avx2();
-      return quant_kernels_scalar();
+    case Isa::kScalar: return quant_kernels_scalar();
+    case Isa::kAvx2: return quant_kernels_avx2();
+    case Isa::kAvx512: return has_avx512_vnni() ? quant_kernels_avx512() : quant_kernels_avx2();
+    case Isa::kAmx: return quant_kernels_amx();
   }
   QNEXT_CHECK(false, "unknown isa {}", static_cast<int>(isa));
 }
@@ -49,7 +47,8 @@ Products::Input Products::prepare(Rows x, Needs needs, InputMemory& memory) {
 }
 
 int64_t Products::rows_per_task(int64_t rows, int64_t tokens) const {
-  if (tokens >= 8 || activations_ == ActivationPrecision::kF32) return kPanelRows;
+  if (activations_ == ActivationPrecision::kF32) return kPanelRows;
+  if (tokens >= 8) return quant_.task_rows;
   // Few tokens: long tasks keep the memory busy, but the last ones should end together.
   return std::clamp<int64_t>(rows / (32 * pool_.size()) / 4 * 4, kPanelRows, 128);
 }
@@ -64,11 +63,13 @@ void Products::product(const Input& x, Tokens tokens, const Matrix& w, int64_t b
       QuantRows rows = scale_group(w.dtype) == 32 ? x.per_32 : x.per_256;
       if (tile.from == nullptr) rows.units += tile.from_first;
       quant_.matmul(rows, tile.from, tile.count, w, begin, end, out, y.stride, tile.to,
-                    scratch.bytes(quant_scratch_bytes(tile.count)));
+                    scratch.bytes(quant_scratch_bytes(tile.count, end - begin)));
     } else {
       const float* in = tile.from == nullptr ? x.x.row(tile.from_first) : x.x.data;
-      k_.matmul(in, x.x.stride, tile.from, tile.count, w, begin, end, out, y.stride, tile.to,
-                scratch.floats(kPanelRows * w.cols));
+      for (int64_t r = begin; r < end; r += kPanelRows) {
+        k_.matmul(in, x.x.stride, tile.from, tile.count, w, r, std::min(r + kPanelRows, end), out, y.stride, tile.to,
+                  scratch.floats(kPanelRows * w.cols));
+      }
     }
   }
 }

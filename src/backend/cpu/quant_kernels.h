@@ -8,6 +8,7 @@
 //
 // (w a signed integer weight, q an activation, s its scale.) So results are bitwise the same for every instruction
 // set, every number of tokens, and every way the work is cut.
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 
@@ -51,8 +52,14 @@ inline int64_t scale_group(DType dtype) { return block_elements(dtype); }
 inline constexpr int64_t kQuantTokens = 512;
 /// Rows of weights that are expanded together.
 inline constexpr int64_t kExpandRows = 32;
-/// Bytes of 64-byte aligned scratch that QuantKernels::matmul needs for this many tokens.
-inline constexpr int64_t quant_scratch_bytes(int64_t tokens) { return (32 << 10) + tokens * kExpandRows * 4; }
+/// Where the sums begin in the scratch of the kernels that expand 32 rows by 256 columns.
+inline constexpr int64_t kExpandedBytes = 32 << 10;
+/// Bytes of 64-byte aligned scratch that QuantKernels::matmul needs for that many tokens and rows: expanded weights, packed
+/// tokens, sums (each dimension rounded up to tiles of 16).
+inline constexpr int64_t quant_scratch_bytes(int64_t tokens, int64_t rows) {
+  constexpr int64_t kPackedBytes = 512;
+  return kExpandedBytes + (tokens + 15) * (kPackedBytes + 4 * (std::max(rows, kExpandRows) + 15));
+}
 
 /// 16 rows times 256 columns of weights, expanded: a lane of a vector is a row.
 struct alignas(64) Panel {
@@ -72,11 +79,17 @@ struct QuantKernels {
   /// was rounded with scale_group(w.dtype). tokens <= kQuantTokens.
   void (*matmul)(const QuantRows& x, const int32_t* x_index, int64_t tokens, const Matrix& w, int64_t begin,
                  int64_t end, float* y, int64_t ldy, const int32_t* y_index, std::byte* scratch);
+  int64_t task_rows = kExpandRows;  ///< rows of weights that one task with many tokens takes
 };
 
 const QuantKernels& quant_kernels_scalar();
 const QuantKernels& quant_kernels_avx2();
 const QuantKernels& quant_kernels_avx512();  ///< needs has_avx512_vnni()
+/// Tiles from kAmxTokens tokens on, below that AVX-512. Needs AMX int8.
+const QuantKernels& quant_kernels_amx();
+/// The same on tiles in plain C++, for tests on machines with AVX-512 VNNI alone.
+const QuantKernels& quant_kernels_amx_emulated();
+inline constexpr int64_t kAmxTokens = 12;
 /// Those of `isa`; of AVX2 on an AVX-512 machine without VNNI.
 const QuantKernels& quant_kernels_for(Isa isa);
 

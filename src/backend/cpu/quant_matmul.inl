@@ -65,7 +65,7 @@ inline void matmul_many(const QuantRows& x, const int32_t* x_index, int64_t toke
                         int64_t end, float* y, int64_t ldy, const int32_t* y_index, std::byte* scratch) {
   static_assert(kExpandRows == 32);
   Panel* panel = reinterpret_cast<Panel*>(scratch);
-  float* sums = reinterpret_cast<float*>(scratch + quant_scratch_bytes(0));
+  float* sums = reinterpret_cast<float*>(scratch + kExpandedBytes);
   for (int64_t i = 0; i < tokens * kExpandRows; ++i) sums[i] = 0.0f;
   const int64_t columns_bytes = bytes_per_block(kType) * (is_k_type(kType) ? 1 : 8);
   const std::byte* rows[kExpandRows];

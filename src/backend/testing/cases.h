@@ -22,7 +22,7 @@ inline constexpr double kRounding = 0x1p-24;
 
 inline std::vector<Isa> isas() {
   std::vector<Isa> list;
-  for (Isa isa : {Isa::kScalar, Isa::kAvx2, Isa::kAvx512}) {
+  for (Isa isa : {Isa::kScalar, Isa::kAvx2, Isa::kAvx512, Isa::kAmx}) {
     if (isa <= detect_isa()) list.push_back(isa);
   }
   return list;

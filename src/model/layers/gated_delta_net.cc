@@ -6,7 +6,6 @@ namespace qnext {
 
 GatedDeltaNetActivations::GatedDeltaNetActivations(const ModelConfig& config, int64_t max_rows, Arena& arena) {
   const int64_t heads = config.linear_num_value_heads;
-  u = arena.rows(max_rows, config.linear_conv_width());
   qkv = arena.rows(max_rows, config.linear_conv_width());
   z = arena.rows(max_rows, config.linear_value_width());
   b = arena.rows(max_rows, heads);
@@ -28,19 +27,18 @@ void forward(const ModelConfig& config, const GatedDeltaNetWeights& weights, con
     act.delta_segments.push_back({s.row, s.rows, s.position, s.state->recurrent + layout.delta_offset[index]});
   }
   const auto rows = [&](Rows r) { return r.first(x.rows); };
-  const Rows u = rows(act.u), qkv = rows(act.qkv), z = rows(act.z), out = rows(act.out);
+  const Rows qkv = rows(act.qkv), z = rows(act.z), out = rows(act.out);
   const Rows q = qkv.columns(0, key_width), k = qkv.columns(key_width, key_width);
   const Rows v = qkv.columns(2 * key_width, value_width);
 
   const Backend::Linear projections[] = {
-      {&weights.q, u.columns(0, key_width)}, {&weights.k, u.columns(key_width, key_width)},
-      {&weights.v, u.columns(2 * key_width, value_width)}, {&weights.z, z},
+      {&weights.q, q}, {&weights.k, k}, {&weights.v, v}, {&weights.z, z},
       {&weights.b, rows(act.b)}, {&weights.a, rows(act.a)}};
   backend.linear(x, projections);
-  backend.causal_conv1d_silu(act.conv_segments, u, weights.conv, config.linear_conv_kernel_dim, qkv);
+  const UnitNorm unit_heads[] = {{0, key_width, key_dim, 1.0f / std::sqrt(static_cast<float>(key_dim))},
+                                 {key_width, 2 * key_width, key_dim, 1.0f}};
+  backend.causal_conv1d_silu(act.conv_segments, qkv, weights.conv, config.linear_conv_kernel_dim, unit_heads, qkv);
   backend.delta_gates(rows(act.b), rows(act.a), weights.a_log, weights.dt_bias, rows(act.beta), rows(act.log_decay));
-  backend.l2_norm(q, key_dim, 1.0f / std::sqrt(static_cast<float>(key_dim)));
-  backend.l2_norm(k, key_dim, 1.0f);
   const DeltaShape shape{config.linear_num_key_heads, config.linear_num_value_heads, key_dim,
                          config.linear_value_head_dim};
   backend.gated_delta_rule(act.delta_segments, shape, q, k, v, rows(act.beta), rows(act.log_decay), out);

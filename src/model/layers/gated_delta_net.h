@@ -12,8 +12,7 @@ namespace qnext {
 /// What a Gated DeltaNet layer computes on the way, T rows. One set serves all layers in inference; training keeps one
 /// per layer, or recomputes.
 struct GatedDeltaNetActivations {
-  Rows u;                ///< [T, 2*Hk*K + Hv*V] q | k | v before the convolution
-  Rows qkv;              ///< [T, 2*Hk*K + Hv*V] after convolution and SiLU; q and k then of unit length
+  Rows qkv;              ///< [T, 2*Hk*K + Hv*V] q | k | v; convolution, SiLU and the norms of q and k work in place
   Rows z;                ///< [T, Hv*V] output gate
   Rows b, a;             ///< [T, Hv]
   Rows beta, log_decay;  ///< [T, Hv]

@@ -74,6 +74,7 @@ std::vector<std::byte> encode(const std::vector<float>& values, DType dtype) {
       case DType::kF8E4M3:
         store(i, f32_to_f8e4m3(values[i]));
         break;
+      default: QNEXT_CHECK(false, "checkpoints of {} are written by the quantiser", dtype_name(dtype));
     }
   }
   return bytes;
