@@ -131,7 +131,7 @@ void run(Isa isa, std::string_view only) {
         for (int64_t t = 0; t < c.tokens; ++t) {
           kernels.round_row(x.data() + t * c.cols, c.cols, scale_group(dtype), rounded.data() + t, c.tokens);
         }
-        std::vector<QuantUnit> scratch(static_cast<size_t>(quant_scratch_bytes(c.tokens)) / sizeof(QuantUnit) + 1);
+        std::vector<QuantUnit> scratch(static_cast<size_t>(quant_scratch_bytes(c.tokens, c.panel)) / sizeof(QuantUnit) + 1);
         const double seconds = seconds_of([&] {
           for (int64_t i = 0; i < repeats; ++i) {
             const std::byte* data = memory.data() + (cached ? 0 : static_cast<int64_t>(next++) % matrices * bytes);
