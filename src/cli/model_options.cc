@@ -22,14 +22,22 @@ void add_model_option(CLI::App& app, ModelOptions& options) {
       ->type_name("DIR");
 }
 
+void add_kv_option(CLI::App& app, ModelOptions& options) {
+  app.add_option("--kv", options.kv, "type of attention keys and values in memory")
+      ->check(quiet(CLI::IsMember({"f32", "bf16", "q8"})))
+      ->capture_default_str()
+      ->type_name("{f32,bf16,q8}");
+}
+
+DType kv_dtype(const ModelOptions& options) {
+  return options.kv == "f32" ? DType::kF32 : options.kv == "bf16" ? DType::kBF16 : DType::kQ8_0;
+}
+
 void add_engine_options(CLI::App& app, ModelOptions& options) {
   app.add_option("--threads", options.threads, "threads; default: one per CPU this process may use")
       ->check(quiet(CLI::Range(1, 4096)))
       ->type_name("N");
-  app.add_option("--kv", options.kv, "type of attention keys and values in memory")
-      ->check(quiet(CLI::IsMember({"f32", "bf16"})))
-      ->capture_default_str()
-      ->type_name("{f32,bf16}");
+  add_kv_option(app, options);
   app.add_option_function<std::string>(
          "--memory-limit",
          [&options](const std::string& text) {
@@ -111,7 +119,7 @@ std::unique_ptr<Engine> open_engine(const fs::path& model, const ModelOptions& o
   engine.planned_context = std::min(context, std::max(needs.tokens, engine.planned_context));
   if (options.context > 0) engine.planned_context = options.context;
   if (needs.batch_rows > 0) engine.batch_rows = needs.batch_rows;
-  engine.kv_dtype = options.kv == "bf16" ? DType::kBF16 : DType::kF32;
+  engine.kv_dtype = kv_dtype(options);
   engine.mtp = needs.mtp;
   engine.memory_limit_bytes = options.memory_limit_bytes;
   const Busy busy(fmt::format("opening {}", model.string()), !needs.quiet);
