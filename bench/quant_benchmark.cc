@@ -49,26 +49,32 @@ double read_seconds(const std::vector<std::byte>& memory) {
 constexpr int64_t kPeakRounds = 1 << 18;
 __attribute__((target("avx512f,avx512bw,avx512vnni"))) void peak_avx512() {
   __m512i sum[12];
+  QNEXT_UNROLL
   for (int i = 0; i < 12; ++i) sum[i] = _mm512_set1_epi32(i);
   const __m512i a = _mm512_set1_epi8(3), b = _mm512_set1_epi8(5);
   for (int64_t r = 0; r < kPeakRounds; ++r) {
+    QNEXT_UNROLL
     for (int i = 0; i < 12; ++i) {
       sum[i] = _mm512_dpbusd_epi32(sum[i], a, b);
       __asm__ volatile("" : "+v"(sum[i]));
     }
   }
+  QNEXT_UNROLL
   for (int i = 0; i < 12; ++i) sink = sink + _mm512_reduce_add_epi32(sum[i]);
 }
 __attribute__((target("avx2"))) void peak_avx2() {
   __m256i sum[12];
+  QNEXT_UNROLL
   for (int i = 0; i < 12; ++i) sum[i] = _mm256_set1_epi32(i);
   const __m256i b = _mm256_set1_epi8(5);
   for (int64_t r = 0; r < kPeakRounds; ++r) {
+    QNEXT_UNROLL
     for (int i = 0; i < 12; ++i) {
       sum[i] = _mm256_maddubs_epi16(sum[i], b);
       __asm__ volatile("" : "+x"(sum[i]));
     }
   }
+  QNEXT_UNROLL
   for (int i = 0; i < 12; ++i) sink = sink + _mm256_extract_epi32(sum[i], 0);
 }
 
@@ -105,7 +111,7 @@ void run(Isa isa, std::string_view only) {
     if (!is_block_type(dtype) || (!only.empty() && only != dtype_name(dtype))) continue;
     const std::vector<std::byte> memory = random_blocks(dtype, kMemory);
     Case cases[] = {{"1", 1, 12288, 2048, 128},     {"2", 2, 12288, 2048, 128},       {"4", 4, 12288, 2048, 128},
-                    {"8", 8, 12288, 2048, 32},      {"64", 64, 2048, 2048, 32},       {"512", 512, 512, 2048, 32},
+                    {"8", 8, 12288, 2048, 32},      {"64", 64, 2048, 2048, 32},       {"256", 256, 512, 2048, 32},
                     {"up 10", 10, 512, 2048, 32},   {"up 40", 40, 512, 2048, 32},     {"down 10", 10, 2048, 512, 32},
                     {"down 40", 40, 2048, 512, 32}, {"1 in cache", 1, 128, 2048, 128}};
     double read = 1e30, peak = 1e30;
@@ -125,7 +131,7 @@ void run(Isa isa, std::string_view only) {
         for (int64_t t = 0; t < c.tokens; ++t) {
           kernels.round_row(x.data() + t * c.cols, c.cols, scale_group(dtype), rounded.data() + t, c.tokens);
         }
-        std::vector<QuantUnit> scratch(static_cast<size_t>(quant_scratch_bytes(c.tokens)) / sizeof(QuantUnit) + 1);
+        std::vector<QuantUnit> scratch(static_cast<size_t>(quant_scratch_bytes(c.tokens, c.panel)) / sizeof(QuantUnit) + 1);
         const double seconds = seconds_of([&] {
           for (int64_t i = 0; i < repeats; ++i) {
             const std::byte* data = memory.data() + (cached ? 0 : static_cast<int64_t>(next++) % matrices * bytes);

@@ -36,7 +36,7 @@ class Buffer {
   Release release_ = nullptr;
 };
 
-/// ActivationPrecision: `rows` rows of `cols` floats, `stride` floats apart. A view.
+/// Activations: `rows` rows of `cols` floats, `stride` floats apart. A view.
 struct Rows {
   float* data = nullptr;
   int64_t rows = 0, cols = 0, stride = 0;

@@ -102,6 +102,15 @@ fs::path find_model(const std::string& typed) {
       "current directory)");
 }
 
+EngineOptions engine_options_of(const ModelOptions& options) {
+  EngineOptions engine;
+  engine.threads = options.threads;
+  engine.context = options.context;
+  engine.kv_dtype = options.kv == "bf16" ? DType::kBF16 : DType::kF32;
+  engine.memory_limit_bytes = options.memory_limit_bytes;
+  return engine;
+}
+
 std::unique_ptr<Engine> open_engine(const fs::path& model, const ModelOptions& options, const EngineNeeds& needs) {
   const ModelFiles files(model);
   const ModelConfig config = files.config();
@@ -109,16 +118,14 @@ std::unique_ptr<Engine> open_engine(const fs::path& model, const ModelOptions& o
     throw Error(fmt::format("--context {}: the model was made for {} tokens (max_position_embeddings of {})",
                             options.context, config.max_position_embeddings, files.config_file()));
   }
-  EngineOptions engine;
-  engine.threads = options.threads;
-  engine.context = options.context;
+  EngineOptions engine = engine_options_of(options);
   const int64_t context = options.context > 0 ? options.context : config.max_position_embeddings;
   engine.planned_context = std::min(context, std::max(needs.tokens, engine.planned_context));
   if (options.context > 0) engine.planned_context = options.context;
   if (needs.batch_rows > 0) engine.batch_rows = needs.batch_rows;
-  engine.kv_dtype = options.kv == "bf16" ? DType::kBF16 : DType::kF32;
   engine.mtp = needs.mtp;
-  engine.memory_limit_bytes = options.memory_limit_bytes;
+  engine.mtp_if_present = needs.mtp_if_present;
+  engine.wrap_backend = needs.wrap_backend;
   const Busy busy(fmt::format("opening {}", model.string()), !needs.quiet);
   return std::make_unique<Engine>(model, engine);
 }

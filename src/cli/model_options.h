@@ -41,7 +41,12 @@ struct EngineNeeds {
   int64_t batch_rows = 0;  ///< 0: the engine's default
   bool mtp = false;
   bool quiet = false;  ///< say nothing on stderr
+  bool mtp_if_present = false;
+  decltype(EngineOptions::wrap_backend) wrap_backend = {};
 };
+
+/// What the shared options say; the rest as EngineOptions has it.
+EngineOptions engine_options_of(const ModelOptions& options);
 
 /// Opens the model. Throws Error when options.context is more than the model was made for.
 std::unique_ptr<Engine> open_engine(const std::filesystem::path& model, const ModelOptions& options,

@@ -58,13 +58,15 @@ Engine::Engine(const std::filesystem::path& model, const EngineOptions& options)
   if (o.kv_dtype != DType::kF32 && o.kv_dtype != DType::kBF16) {
     throw Error(fmt::format("KV dtype: expected F32 or BF16, found {}", dtype_name(o.kv_dtype)));
   }
+  if (o.mtp_if_present) o.mtp = m.weights.mtp.has_value();
   if (o.mtp && !m.weights.mtp) throw Error(fmt::format("{}: the model has no MTP module", model.string()));
   if (!o.isa) o.isa = chosen_isa();
   m.plan = plan_memory(m.config, m.weights, o);
   o.batch_rows = m.plan.batch_rows;
   require_fits(m.plan, o.memory_limit_bytes > 0 ? o.memory_limit_bytes : available_memory_bytes());
   m.layout = StateLayout(m.config, o.kv_dtype, o.mtp);
-  m.backend = make_cpu_backend(o.threads, *o.isa);
+  m.backend = make_cpu_backend(o.threads, *o.isa, o.activations);
+  if (o.wrap_backend) m.backend = o.wrap_backend(std::move(m.backend));
   m.act.emplace(m.config, o.batch_rows, *m.backend);
 }
 

@@ -22,8 +22,13 @@ struct EngineOptions {
   /// 0: as many, up to 4,096 and the context, as memory has room for.
   int64_t batch_rows = 0;
   DType kv_dtype = DType::kF32;   ///< F32 or BF16
+  /// Activations that meet block-quantised weights: rounded to int8, or (slow, the yardstick) in f32.
+  ActivationPrecision activations = ActivationPrecision::kInt8;
   bool mtp = false;               ///< keep state for the MTP module
+  bool mtp_if_present = false;    ///< sets mtp when the model has the module
   int64_t memory_limit_bytes = 0; ///< 0: available_memory_bytes()
+  /// Puts a backend of the caller's around the engine's own, to watch what it is asked. Empty: nothing.
+  std::function<std::unique_ptr<Backend>(std::unique_ptr<Backend>)> wrap_backend;
 };
 
 /// Which rows of a feed get logits: the vocabulary-sized head is computed for these alone.

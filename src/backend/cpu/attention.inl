@@ -5,7 +5,8 @@
 // dims, each output one over the keys, so a row's bits depend neither on the tile nor on the rows beside it.
 
 /// Query rows and vectors of a register tile.
-inline constexpr int kQueryTile = Vec::kLanes == 16 ? 8 : 4;
+inline constexpr int kQueryTile = Vec::kLanes == 16 ? 8 : Vec::kLanes == 8 ? 6 : 4;
+inline constexpr int kRestTile = Vec::kLanes == 16 ? 4 : 2;  // for the rows that are left over
 inline constexpr int kTileVecs = Vec::kLanes == 1 ? 4 : 2;
 
 template <DType kType>
@@ -13,6 +14,9 @@ inline Vec load_kv(const std::byte* data, int64_t i) {
   if constexpr (kType == DType::kF32) return Vec::load(reinterpret_cast<const float*>(data) + i);
   if constexpr (kType == DType::kBF16) return Vec::load_bf16(reinterpret_cast<const uint16_t*>(data) + i);
 }
+
+/// With more rows than these, a block is widened to f32 first.
+inline constexpr int64_t kMostRowsUnwidened = 8;
 
 /// Memory that will be read next, fetched into the second-level cache a little with every step of a loop.
 struct Ahead {
@@ -171,9 +175,7 @@ template <typename Body>
 inline void for_query_tiles(int64_t rows, Body&& body) {
   int64_t r = 0;
   for (; r + kQueryTile <= rows; r += kQueryTile) body(r, std::integral_constant<int, kQueryTile>{});
-  if constexpr (kQueryTile > 4) {
-    for (; r + 4 <= rows; r += 4) body(r, std::integral_constant<int, 4>{});
-  }
+  for (; r + kRestTile <= rows; r += kRestTile) body(r, std::integral_constant<int, kRestTile>{});
   for (; r < rows; ++r) body(r, std::integral_constant<int, 1>{});
 }
 
@@ -219,7 +221,7 @@ inline void attention_span_as(const float* const* q, const int64_t* position, in
       const std::byte* next = kv.blocks[key / kBlockTokens + 1] + kv.layer_offset + kv_head * head_bytes;
       block.ahead_of_next = {next, next + head_bytes};
     }
-    if (kType == DType::kF32 || rows <= kQueryTile) {
+    if (kType == DType::kF32 || rows <= kMostRowsUnwidened) {
       attend_rows<kType>(packed, position, rows, block, dim, scale, state, scores);
       continue;
     }

@@ -139,31 +139,39 @@ class CpuBackend final : public Backend {
   void gated_delta_rule(std::span<const DeltaSegment> segments, const DeltaShape& shape, Rows q, Rows k, Rows v, Rows beta,
                         Rows log_decay, Rows out) override {
     const int64_t group = shape.value_heads / shape.key_heads;
-    pool_.parallel_for(static_cast<int64_t>(segments.size()) * shape.value_heads, [&](int64_t task, int thread) {
-      const DeltaSegment& segment = segments[static_cast<size_t>(task / shape.value_heads)];
-      const int64_t head = task % shape.value_heads;
+    // The value heads of a key head share products of keys; one task takes them all when that leaves enough tasks.
+    const int64_t heads = static_cast<int64_t>(segments.size()) * shape.key_heads >= pool_.size() ? group : 1;
+    const int64_t tasks_per_segment = shape.value_heads / heads;
+    const int64_t chunk_floats = delta_scratch_floats(shape.key_dim, shape.value_dim);
+    pool_.parallel_for(static_cast<int64_t>(segments.size()) * tasks_per_segment, [&](int64_t task, int thread) {
+      const DeltaSegment& segment = segments[static_cast<size_t>(task / tasks_per_segment)];
+      const int64_t first_head = task % tasks_per_segment * heads;
       for (int64_t done = 0; done < segment.rows;) {
         // Chunks end at multiples of 64 of the absolute position, however the prompt was cut.
         const int64_t position = segment.position + done;
         const int64_t rows = std::min(kBlockTokens - position % kBlockTokens, segment.rows - done);
         const int64_t t = segment.row + done;
-        const DeltaHead h{.q = q.row(t) + head / group * shape.key_dim,
-                          .k = k.row(t) + head / group * shape.key_dim,
-                          .qk_stride = q.stride,
-                          .v = v.row(t) + head * shape.value_dim,
-                          .out = out.row(t) + head * shape.value_dim,
-                          .v_stride = v.stride,
-                          .out_stride = out.stride,
-                          .beta = beta.row(t) + head,
-                          .log_decay = log_decay.row(t) + head,
-                          .gate_stride = beta.stride,
-                          .key_dim = shape.key_dim,
-                          .value_dim = shape.value_dim,
-                          .state = segment.state + head * shape.key_dim * shape.value_dim};
-        if (rows == 1) {
-          k_.gated_delta_step(h);
-        } else {
-          k_.gated_delta_chunk(h, rows, scratch(thread, delta_scratch_floats(shape.key_dim, shape.value_dim)));
+        float* memory = rows == 1 ? nullptr : scratch(thread, chunk_floats + DeltaProducts::floats(shape.key_dim));
+        for (int64_t head = first_head; head < first_head + heads; ++head) {
+          const DeltaHead h{.q = q.row(t) + head / group * shape.key_dim,
+                            .k = k.row(t) + head / group * shape.key_dim,
+                            .qk_stride = q.stride,
+                            .v = v.row(t) + head * shape.value_dim,
+                            .out = out.row(t) + head * shape.value_dim,
+                            .v_stride = v.stride,
+                            .out_stride = out.stride,
+                            .beta = beta.row(t) + head,
+                            .log_decay = log_decay.row(t) + head,
+                            .gate_stride = beta.stride,
+                            .key_dim = shape.key_dim,
+                            .value_dim = shape.value_dim,
+                            .state = segment.state + head * shape.key_dim * shape.value_dim};
+          if (rows == 1) {
+            k_.gated_delta_step(h);
+            continue;
+          }
+          if (head == first_head) k_.gated_delta_products(h, rows, memory + chunk_floats);
+          k_.gated_delta_chunk(h, rows, memory + chunk_floats, memory);
         }
         done += rows;
       }

@@ -1,21 +1,23 @@
 // ---- gated delta rule ------------------------------------------------------------------------------------------------
 
-/// out[i][0..cols) = scale_i * out[i] + sum over m < inner of a[i * a_row + m * a_inner] * b[m], for kTile rows i.
-template <int kTile, int kVecs>
+/// The small matrix product of the chunk: out = scale_i * out (or 0 when scale is null) + sum over m < inner of
+/// a[i * a_row + m * a_inner] * b[m], for kTile rows i. One chain of multiply-adds per element: no tile changes its bits.
+template <int kTile, int kVecs, bool kFull>
 inline void accumulate_tile(float* out, int64_t ldout, const float* scale, const float* a, int64_t a_row, int64_t a_inner,
-                            const float* b, int64_t ldb, int64_t inner, int64_t column, int64_t lanes) {
+                            const float* b, int64_t ldb, int64_t inner, int64_t lanes) {
+  const auto load = [&](const float* p) { return kFull ? Vec::load(p) : Vec::partial_load(p, lanes); };
   Vec sum[kTile][kVecs];
   QNEXT_UNROLL
   for (int i = 0; i < kTile; ++i) {
     QNEXT_UNROLL
     for (int n = 0; n < kVecs; ++n) {
-      sum[i][n] = load_lanes(out + i * ldout + column + n * Vec::kLanes, lanes) * Vec::set(scale[i]);
+      sum[i][n] = scale == nullptr ? Vec::zero() : load(out + i * ldout + n * Vec::kLanes) * Vec::set(scale[i]);
     }
   }
   for (int64_t m = 0; m < inner; ++m) {
     Vec row[kVecs];
     QNEXT_UNROLL
-    for (int n = 0; n < kVecs; ++n) row[n] = load_lanes(b + m * ldb + column + n * Vec::kLanes, lanes);
+    for (int n = 0; n < kVecs; ++n) row[n] = load(b + m * ldb + n * Vec::kLanes);
     QNEXT_UNROLL
     for (int i = 0; i < kTile; ++i) {
       const Vec factor = Vec::set(a[i * a_row + m * a_inner]);
@@ -26,33 +28,38 @@ inline void accumulate_tile(float* out, int64_t ldout, const float* scale, const
   QNEXT_UNROLL
   for (int i = 0; i < kTile; ++i) {
     QNEXT_UNROLL
-    for (int n = 0; n < kVecs; ++n) store_lanes(sum[i][n], out + i * ldout + column + n * Vec::kLanes, lanes);
+    for (int n = 0; n < kVecs; ++n) {
+      if constexpr (kFull) {
+        sum[i][n].store(out + i * ldout + n * Vec::kLanes);
+      } else {
+        sum[i][n].partial_store(out + i * ldout + n * Vec::kLanes, lanes);
+      }
+    }
   }
 }
 
-template <int kTile>
-inline void accumulate_columns(float* out, int64_t ldout, const float* scale, const float* a, int64_t a_row,
-                               int64_t a_inner, const float* b, int64_t ldb, int64_t inner, int64_t cols) {
-  int64_t c = 0;
-  for (; c + 4 * Vec::kLanes <= cols; c += 4 * Vec::kLanes) {
-    accumulate_tile<kTile, 4>(out, ldout, scale, a, a_row, a_inner, b, ldb, inner, c, Vec::kLanes);
-  }
-  for (; c < cols; c += Vec::kLanes) {
-    const int64_t lanes = cols - c < Vec::kLanes ? cols - c : Vec::kLanes;
-    accumulate_tile<kTile, 1>(out, ldout, scale, a, a_row, a_inner, b, ldb, inner, c, lanes);
-  }
-}
-
-/// The small matrix product of the chunk and attention kernels: rows of `out` scaled, then += a b.
+/// `rows` rows and `cols` columns of the above; scale as there, one per row. Column panels outside: a panel of b stays in the
+/// first-level cache for all rows.
 inline void accumulate(float* out, int64_t ldout, const float* scale, const float* a, int64_t a_row, int64_t a_inner,
                        const float* b, int64_t ldb, int64_t rows, int64_t inner, int64_t cols) {
-  int64_t i = 0;
-  for (; i + 4 <= rows; i += 4) {
-    accumulate_columns<4>(out + i * ldout, ldout, scale + i, a + i * a_row, a_row, a_inner, b, ldb, inner, cols);
+  constexpr int64_t kL = Vec::kLanes;
+  const auto panel = [&]<int kVecs, bool kFull>(int64_t c, std::integral_constant<int, kVecs>,
+                                                std::bool_constant<kFull>) {
+    int64_t i = 0;
+    const auto tile = [&]<int kTile>(std::integral_constant<int, kTile>) {
+      accumulate_tile<kTile, kVecs, kFull>(out + i * ldout + c, ldout, scale == nullptr ? nullptr : scale + i, a + i * a_row,
+                                           a_row, a_inner, b + c, ldb, inner, cols - c);
+      i += kTile;
+    };
+    while (i + kQueryTile <= rows) tile(std::integral_constant<int, kQueryTile>{});
+    while (i < rows) tile(std::integral_constant<int, 1>{});
+  };
+  int64_t c = 0;
+  for (; c + kTileVecs * kL <= cols; c += kTileVecs * kL) {
+    panel(c, std::integral_constant<int, kTileVecs>{}, std::true_type{});
   }
-  for (; i < rows; ++i) {
-    accumulate_columns<1>(out + i * ldout, ldout, scale + i, a + i * a_row, a_row, a_inner, b, ldb, inner, cols);
-  }
+  for (; c + kL <= cols; c += kL) panel(c, std::integral_constant<int, 1>{}, std::true_type{});
+  if (c < cols) panel(c, std::integral_constant<int, 1>{}, std::false_type{});
 }
 
 inline float dot(const float* x, const float* y, int64_t n) {
@@ -107,24 +114,46 @@ void gated_delta_step(const DeltaHead& h) {
   }
 }
 
+/// Columns of a [64, 64] triangle that a tile of rows ending at `end` needs, in whole vectors.
+inline int64_t triangle_columns(int64_t end) { return (end + Vec::kLanes - 1) / Vec::kLanes * Vec::kLanes; }
+
+void gated_delta_products(const DeltaHead& h, int64_t rows, float* memory) {
+  const int64_t dk = h.key_dim;
+  const DeltaProducts p(memory, dk);
+  // Copied together: in the layer's rows they are thousands of floats apart.
+  for (int64_t i = 0; i < rows; ++i) {
+    for_lanes(dk, [&](int64_t d, int64_t lanes) {
+      store_lanes(load_lanes(h.k + i * h.qk_stride + d, lanes), p.k + i * dk + d, lanes);
+      store_lanes(load_lanes(h.q + i * h.qk_stride + d, lanes), p.q + i * dk + d, lanes);
+    });
+  }
+  for (int64_t d = 0; d < dk; ++d) {
+    for (int64_t j = 0; j < kBlockTokens; ++j) p.keys[d * kBlockTokens + j] = j < rows ? p.k[j * dk + d] : 0.0f;
+  }
+  for (int64_t i = 0; i < rows; i += kQueryTile) {
+    const int64_t count = rows - i < kQueryTile ? rows - i : kQueryTile, cols = triangle_columns(i + count);
+    accumulate(p.kk + i * kBlockTokens, kBlockTokens, nullptr, p.k + i * dk, dk, 1, p.keys, kBlockTokens, count, dk, cols);
+    accumulate(p.qk + i * kBlockTokens, kBlockTokens, nullptr, p.q + i * dk, dk, 1, p.keys, kBlockTokens, count, dk, cols);
+  }
+}
+
 /// docs/model.md, "chunked form". With G the running sum of log decays in the chunk, gamma = exp(G), and
 /// D_ij = exp(G_i - G_j) (taken from differences: exp(G_i) exp(-G_j) would overflow), row i of the new values is
 ///   u_i = beta_i (v_i - gamma_i Sᵀk_i) - sum over j < i of beta_i D_ij (k_i.k_j) u_j      (forward substitution)
 ///   o_i = gamma_i Sᵀq_i + sum over j <= i of D_ij (q_i.k_j) u_j
 ///   S  <- gamma_last S + sum of exp(G_last - G_i) k_i u_iᵀ
-void gated_delta_chunk(const DeltaHead& h, int64_t rows, float* scratch) {
+void gated_delta_chunk(const DeltaHead& h, int64_t rows, const float* products, float* scratch) {
   const int64_t dk = h.key_dim, dv = h.value_dim;
-  float* kk = scratch;                           // [rows, 64] -beta_i D_ij k_i.k_j below the diagonal, else 0
-  float* qk = kk + kBlockTokens * kBlockTokens;  // [rows, 64] D_ij q_i.k_j up to the diagonal, else 0
+  const DeltaProducts p(const_cast<float*>(products), dk);
+  float* kk = scratch;                           // a tile of rows of -beta_i D_ij k_i.k_j below the diagonal, else 0
+  float* qk = kk + kBlockTokens * kBlockTokens;  // and of D_ij q_i.k_j up to the diagonal, else 0
   float* u = qk + kBlockTokens * kBlockTokens;   // [rows, V]
   float* qs = u + kBlockTokens * dv;             // [rows, V]
   float* faded = qs + kBlockTokens * dv;         // [rows, K] exp(G_last - G_i) k_i
-  float* keys = faded + kBlockTokens * dk;       // [K, 64] the keys, tokens fastest; columns of missing rows are 0
-  float* gamma = keys + kBlockTokens * dk;       // [64]
+  float* gamma = faded + kBlockTokens * dk;      // [64]
   float* fade = gamma + kBlockTokens;            // [64] exp(G_last - G_i)
   float* decay = fade + kBlockTokens;            // [64] D_ij of one row i
-  float* zeros = decay + kBlockTokens;           // [64]
-  float* ones = zeros + kBlockTokens;            // [64]
+  float* ones = decay + kBlockTokens;            // [64]
   // In double: after one decay of -300, f32 would hold the sum of the next ones to 3e-5, and D of close rows no better.
   double sums[kBlockTokens];
   double running = 0.0;
@@ -132,47 +161,42 @@ void gated_delta_chunk(const DeltaHead& h, int64_t rows, float* scratch) {
   for (int64_t i = 0; i < kBlockTokens; ++i) {
     gamma[i] = i < rows ? static_cast<float>(sums[i]) : 0.0f;
     fade[i] = i < rows ? static_cast<float>(running - sums[i]) : 0.0f;
-    zeros[i] = 0.0f;
     ones[i] = 1.0f;
   }
   exp(gamma, kBlockTokens);
   exp(fade, kBlockTokens);
-  for (int64_t d = 0; d < dk; ++d) {
-    for (int64_t j = 0; j < kBlockTokens; ++j) keys[d * kBlockTokens + j] = j < rows ? h.k[j * h.qk_stride + d] : 0.0f;
-  }
-  for (float* p = kk; p < faded; ++p) *p = 0.0f;  // kk, qk, u, qs
-  accumulate(kk, kBlockTokens, zeros, h.k, h.qk_stride, 1, keys, kBlockTokens, rows, dk, kBlockTokens);
-  accumulate(qk, kBlockTokens, zeros, h.q, h.qk_stride, 1, keys, kBlockTokens, rows, dk, kBlockTokens);
-  accumulate(u, dv, zeros, h.k, h.qk_stride, 1, h.state, dv, rows, dk, dv);
-  accumulate(qs, dv, zeros, h.q, h.qk_stride, 1, h.state, dv, rows, dk, dv);
-  for (int64_t i = 0; i < rows; ++i) {
-    const float beta = h.beta[i * h.gate_stride];
-    for (int64_t j = 0; j <= i; ++j) decay[j] = static_cast<float>(sums[i] - sums[j]);
-    exp(decay, i + 1);
-    for (int64_t j = 0; j < kBlockTokens; ++j) {
-      float &a = kk[i * kBlockTokens + j], &p = qk[i * kBlockTokens + j];
-      a = j < i ? -beta * decay[j] * a : 0.0f;
-      p = j <= i ? decay[j] * p : 0.0f;
-    }
-    for_lanes(dk, [&](int64_t d, int64_t lanes) {
-      store_lanes(load_lanes(h.k + i * h.qk_stride + d, lanes) * Vec::set(fade[i]), faded + i * dk + d, lanes);
-    });
-    for_lanes(dv, [&](int64_t c, int64_t lanes) {
-      const Vec predicted = Vec::set(gamma[i]) * load_lanes(u + i * dv + c, lanes);
-      store_lanes(Vec::set(beta) * (load_lanes(h.v + i * h.v_stride + c, lanes) - predicted), u + i * dv + c, lanes);
-    });
-    accumulate(u + i * dv, dv, ones, kk + i * kBlockTokens, 0, 1, u, dv, 1, i, dv);
-  }
-  // Four rows at a time reach past their own diagonal, where qk is zero.
-  for (int64_t i = 0; i < rows; i += 4) {
-    const int64_t count = rows - i < 4 ? rows - i : 4;
-    for (int64_t r = i; r < i + count; ++r) {
+  accumulate(u, dv, nullptr, p.k, dk, 1, h.state, dv, rows, dk, dv);
+  accumulate(qs, dv, nullptr, p.q, dk, 1, h.state, dv, rows, dk, dv);
+  for (int64_t begin = 0; begin < rows; begin += kQueryTile) {
+    const int64_t end = rows - begin < kQueryTile ? rows : begin + kQueryTile, cols = triangle_columns(end);
+    for (int64_t i = begin; i < end; ++i) {
+      const float beta = h.beta[i * h.gate_stride];
+      for (int64_t j = 0; j <= i; ++j) decay[j] = static_cast<float>(sums[i] - sums[j]);
+      for (int64_t j = i + 1; j < cols; ++j) decay[j] = -1000.0f;
+      exp(decay, cols);  // exactly 0 after the diagonal
+      for (int64_t j = 0; j < cols; j += Vec::kLanes) {
+        const int64_t at = i * kBlockTokens + j;
+        const Vec d = Vec::load(decay + j);
+        (Vec::set(-beta) * d * Vec::load(p.kk + at)).store(kk + at);
+        (d * Vec::load(p.qk + at)).store(qk + at);
+      }
       for_lanes(dv, [&](int64_t c, int64_t lanes) {
-        store_lanes(Vec::set(gamma[r]) * load_lanes(qs + r * dv + c, lanes), h.out + r * h.out_stride + c, lanes);
+        const Vec predicted = Vec::set(gamma[i]) * load_lanes(u + i * dv + c, lanes);
+        store_lanes(Vec::set(beta) * (load_lanes(h.v + i * h.v_stride + c, lanes) - predicted), u + i * dv + c, lanes);
+        store_lanes(Vec::set(gamma[i]) * load_lanes(qs + i * dv + c, lanes), h.out + i * h.out_stride + c, lanes);
+      });
+      for_lanes(dk, [&](int64_t d, int64_t lanes) {
+        store_lanes(load_lanes(p.k + i * dk + d, lanes) * Vec::set(fade[i]), faded + i * dk + d, lanes);
       });
     }
-    accumulate(h.out + i * h.out_stride, h.out_stride, ones, qk + i * kBlockTokens, kBlockTokens, 1, u, dv, count,
-               i + count, dv);
+    // Forward substitution: the earlier tiles' rows all at once, then this tile's one after another.
+    float* tile = u + begin * dv;
+    accumulate(tile, dv, ones, kk + begin * kBlockTokens, kBlockTokens, 1, u, dv, end - begin, begin, dv);
+    for (int64_t i = begin + 1; i < end; ++i) {
+      accumulate(u + i * dv, dv, ones, kk + i * kBlockTokens + begin, 0, 1, tile, dv, 1, i - begin, dv);
+    }
+    accumulate(h.out + begin * h.out_stride, h.out_stride, ones, qk + begin * kBlockTokens, kBlockTokens, 1, u, dv,
+               end - begin, end, dv);
   }
   float* last = decay;  // reused: the state's decay, one factor for all of its rows
   for (int64_t i = 0; i < kBlockTokens; ++i) last[i] = gamma[rows - 1];
@@ -181,4 +205,3 @@ void gated_delta_chunk(const DeltaHead& h, int64_t rows, float* scratch) {
     accumulate(h.state + d * dv, dv, last, faded + d, 1, dk, u, dv, count, rows, dv);
   }
 }
-

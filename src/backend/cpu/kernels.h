@@ -40,9 +40,19 @@ struct DeltaHead {
   int64_t key_dim, value_dim;
   float* state;  ///< [K, V]
 };
+/// What all value heads of a key head share of a chunk.
+struct DeltaProducts {
+  float *q, *k;    ///< [64, K] the rows, packed
+  float* keys;     ///< [K, 64] the keys, tokens fastest; columns of missing rows are 0
+  float *kk, *qk;  ///< [64, 64] k_i.k_j and q_i.k_j for j <= i; what lies after the diagonal is unspecified
+  DeltaProducts(float* memory, int64_t key_dim)
+      : q(memory), k(q + kBlockTokens * key_dim), keys(k + kBlockTokens * key_dim), kk(keys + kBlockTokens * key_dim),
+        qk(kk + kBlockTokens * kBlockTokens) {}
+  static int64_t floats(int64_t key_dim) { return kBlockTokens * (3 * key_dim + 2 * kBlockTokens); }
+};
 /// Floats of scratch that gated_delta_chunk needs.
 inline int64_t delta_scratch_floats(int64_t key_dim, int64_t value_dim) {
-  return kBlockTokens * (2 * kBlockTokens + 2 * value_dim + 2 * key_dim + 5);
+  return kBlockTokens * (2 * kBlockTokens + 2 * value_dim + key_dim + 4);
 }
 
 /// The inner loops, one table per instruction set. None allocates or starts threads. All tables compute the same sums,
@@ -70,7 +80,9 @@ struct Kernels {
                              int64_t channels, int64_t begin, int64_t end, std::span<const UnitNorm> norms, float* out,
                              int64_t ldout);
   void (*gated_delta_step)(const DeltaHead& head);  ///< one row
-  void (*gated_delta_chunk)(const DeltaHead& head, int64_t rows, float* scratch);  ///< 1 < rows <= kBlockTokens
+  /// 1 < rows <= kBlockTokens. products: DeltaProducts::floats(K), filled from the q and k of any of its value heads.
+  void (*gated_delta_products)(const DeltaHead& head, int64_t rows, float* products);
+  void (*gated_delta_chunk)(const DeltaHead& head, int64_t rows, const float* products, float* scratch);
   /// Keys [key_begin, key_end) of one KV head for R query rows; row r sees keys <= position[r]. Starts from the given
   /// state. scratch: attention_scratch_floats(R, A).
   void (*attention_span)(const float* const* q, const int64_t* position, int64_t rows, const KvView& kv,

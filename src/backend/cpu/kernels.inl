@@ -301,8 +301,8 @@ void causal_conv1d_silu(const ConvSegment& segment, const float* x, int64_t ldx,
   }
 }
 
-#include "backend/cpu/delta_rule.inl"
 #include "backend/cpu/attention.inl"
+#include "backend/cpu/delta_rule.inl"
 
 inline constexpr Kernels kTable{.isa = kIsa,
                                 .matmul = matmul,
@@ -319,5 +319,6 @@ inline constexpr Kernels kTable{.isa = kIsa,
                                 .rope = rope,
                                 .causal_conv1d_silu = causal_conv1d_silu,
                                 .gated_delta_step = gated_delta_step,
+                                .gated_delta_products = gated_delta_products,
                                 .gated_delta_chunk = gated_delta_chunk,
                                 .attention_span = attention_span};

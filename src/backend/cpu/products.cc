@@ -14,11 +14,10 @@ static_assert(kTokenTile <= kQuantTokens);
 
 const QuantKernels& quant_kernels_for(Isa isa) {
   switch (isa) {
-    case Isa::kScalar:
-    case Isa::kAvx2: return quant_kernels_scalar();
-    case Isa::kAvx512: return has_avx512_vnni() ? quant_kernels_avx512() : quant_kernels_scalar();
+    case Isa::kScalar: return quant_kernels_scalar();
+    case Isa::kAvx2: return quant_kernels_avx2();
+    case Isa::kAvx512: return has_avx512_vnni() ? quant_kernels_avx512() : quant_kernels_avx2();
     case Isa::kAmx: return quant_kernels_amx();
-      return quant_kernels_scalar();
   }
   QNEXT_CHECK(false, "unknown isa {}", static_cast<int>(isa));
 }
@@ -64,7 +63,7 @@ void Products::product(const Input& x, Tokens tokens, const Matrix& w, int64_t b
       QuantRows rows = scale_group(w.dtype) == 32 ? x.per_32 : x.per_256;
       if (tile.from == nullptr) rows.units += tile.from_first;
       quant_.matmul(rows, tile.from, tile.count, w, begin, end, out, y.stride, tile.to,
-                    scratch.bytes(quant_.scratch_bytes(tile.count, end - begin)));
+                    scratch.bytes(quant_scratch_bytes(tile.count, end - begin)));
     } else {
       const float* in = tile.from == nullptr ? x.x.row(tile.from_first) : x.x.data;
       for (int64_t r = begin; r < end; r += kPanelRows) {

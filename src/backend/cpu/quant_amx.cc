@@ -37,6 +37,7 @@
 
 namespace qnext {
 namespace {
+#include "backend/cpu/quant_common.inl"
 #include "backend/cpu/quant_unpack_avx512.inl"
 
 constexpr int64_t kTile = 16;        // rows of a tile, and columns of C
@@ -153,9 +154,10 @@ inline void expand_row(const std::byte* row, int64_t unit, int64_t blocks, int64
   int8_t* low = out.low + m * 256;
   if constexpr (is_k_type(kType)) {
     const std::byte* block = row + unit * bytes_per_block(kType);
-    KBlock k;
-    unpack<kType>(block, k);
-    for (int j = 0; j < 4; ++j) split(k.q[j], offset, k.scales, j, out.high + m * 256 + 64 * j, low + 64 * j);
+    KBytes bytes;
+    unpack<kType>(block, bytes);
+    const KScales k = k_scales<kType>(block);
+    for (int j = 0; j < 4; ++j) split(bytes.q[j], offset, k.scales, j, out.high + m * 256 + 64 * j, low + 64 * j);
     out.d[0][m] = half_at(block + d_offset(kType));
     if constexpr (has_minima(kType)) {
       out.dmin[0][m] = half_at(block + d_offset(kType) + 2);
@@ -373,14 +375,10 @@ void round_row(const float* x, int64_t cols, int64_t group, QuantUnit* units, in
 
 /// Packing the tokens is paid once per task: many rows share it.
 constexpr int64_t kTaskRows = 128;
-int64_t scratch_bytes(int64_t tokens, int64_t rows) {
-  const int64_t groups = (tokens + kTile - 1) / kTile, row_groups = (rows + kTile - 1) / kTile;
-  return std::max(quant_scratch_bytes(tokens),
-                  groups * static_cast<int64_t>(sizeof(TokenTiles)) + row_groups * groups * kTileBytes);
-}
+static_assert(sizeof(TokenTiles) <= 512 * kTile);  // quant_scratch_bytes() counts on it
 
-constexpr QuantKernels kTable{Isa::kAmx, round_row, matmul<HardwareTiles>, kTaskRows, scratch_bytes};
-constexpr QuantKernels kEmulatedTable{Isa::kAmx, round_row, matmul<EmulatedTiles>, kTaskRows, scratch_bytes};
+constexpr QuantKernels kTable{Isa::kAmx, round_row, matmul<HardwareTiles>, kTaskRows};
+constexpr QuantKernels kEmulatedTable{Isa::kAmx, round_row, matmul<EmulatedTiles>, kTaskRows};
 
 }  // namespace
 }  // namespace qnext

@@ -23,10 +23,12 @@
 namespace qnext {
 namespace {
 constexpr Isa kIsa = Isa::kAvx512;
+#include "backend/cpu/quant_common.inl"
 #include "backend/cpu/quant_unpack_avx512.inl"
 #include "backend/cpu/quant_few_avx512.inl"
+#include "backend/cpu/quant_few.inl"
 #include "backend/cpu/quant_many_avx512.inl"
-#include "backend/cpu/quant_round_avx512.inl"
+#include "backend/cpu/quant_round.inl"
 #include "backend/cpu/quant_matmul.inl"
 }  // namespace
 }  // namespace qnext

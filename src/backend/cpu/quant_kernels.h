@@ -8,11 +8,19 @@
 //
 // (w a signed integer weight, q an activation, s its scale.) So results are bitwise the same for every instruction
 // set, every number of tokens, and every way the work is cut.
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 
 #include "base/cpu.h"
 #include "tensor/matrix.h"
+
+/// Before a loop whose body indexes an array of vectors: unrolled, the array lives in registers (g++ -O2 would not).
+#if defined(__clang__)
+#define QNEXT_UNROLL _Pragma("clang loop unroll(full)")
+#else
+#define QNEXT_UNROLL _Pragma("GCC unroll 16")
+#endif
 
 namespace qnext {
 
@@ -25,8 +33,9 @@ struct alignas(64) QuantUnit {
   uint8_t offset[256];   ///< q + 128
   float scale[8];        ///< of the 256 columns: scale[0] alone
   float scaled_sums[8];  ///< scale * sum of q, per 32 columns; only of the form with 8 scales
-  int16_t sums[16];      ///< of q: over 16 columns, or (with 8 scales) over 32 columns
-  int8_t q[256];
+  int16_t sums[16];      ///< of q over 16 columns
+  int16_t sums32[8];     ///< of q over 32 columns
+  alignas(64) int8_t q[256];
 };
 
 /// Rounded activations, a view: units of all rows for columns [0, 256), then for [256, 512), ...
@@ -43,15 +52,21 @@ inline int64_t scale_group(DType dtype) { return block_elements(dtype); }
 inline constexpr int64_t kQuantTokens = 512;
 /// Rows of weights that are expanded together.
 inline constexpr int64_t kExpandRows = 32;
-/// Bytes of 64-byte aligned scratch that QuantKernels::matmul needs for this many tokens.
-inline constexpr int64_t quant_scratch_bytes(int64_t tokens) { return (32 << 10) + tokens * kExpandRows * 4; }
+/// Where the sums begin in the scratch of the kernels that expand 32 rows by 256 columns.
+inline constexpr int64_t kExpandedBytes = 32 << 10;
+/// Bytes of 64-byte aligned scratch that QuantKernels::matmul needs for that many tokens and rows: expanded weights, packed
+/// tokens, sums (each dimension rounded up to tiles of 16).
+inline constexpr int64_t quant_scratch_bytes(int64_t tokens, int64_t rows) {
+  constexpr int64_t kPackedBytes = 512;
+  return kExpandedBytes + (tokens + 15) * (kPackedBytes + 4 * (std::max(rows, kExpandRows) + 15));
+}
 
 /// 16 rows times 256 columns of weights, expanded: a lane of a vector is a row.
 struct alignas(64) Panel {
-  int8_t w[64][64];      ///< [4 columns][row * 4 + column]
-  int32_t scale[16][16]; ///< [sub-block][row], of K types
-  int32_t init[8][16];   ///< -128 * sum of scale * w: of the 256 columns, or (32-element types) of every 32
-  int32_t minima[8][16]; ///< [32 columns][row], two of 16 bits: of either 16 columns
+  int8_t w[64][64];             ///< [4 columns][row * 4 + column]
+  int32_t scale[16][16];        ///< [sub-block][row], of K types
+  int32_t init[8][16];          ///< -128 * sum of scale * w: of the 256 columns, or (32-element types) of every 32
+  int32_t minima[8][16];        ///< two of 16 bits: of 16 columns and the next 16, or of 32 and the next 32
   float d[8][16], dmin[8][16];  ///< as init; dmin is m of the 32-element types
 };
 
@@ -64,21 +79,18 @@ struct QuantKernels {
   /// was rounded with scale_group(w.dtype). tokens <= kQuantTokens.
   void (*matmul)(const QuantRows& x, const int32_t* x_index, int64_t tokens, const Matrix& w, int64_t begin,
                  int64_t end, float* y, int64_t ldy, const int32_t* y_index, std::byte* scratch);
-  /// Rows of weights for one task with many tokens, and the 64-byte aligned bytes that matmul then needs.
-  int64_t task_rows = kExpandRows;
-  int64_t (*scratch_bytes)(int64_t tokens, int64_t rows) = [](int64_t tokens, int64_t) {
-    return quant_scratch_bytes(tokens);
-  };
+  int64_t task_rows = kExpandRows;  ///< rows of weights that one task with many tokens takes
 };
 
 const QuantKernels& quant_kernels_scalar();
+const QuantKernels& quant_kernels_avx2();
 const QuantKernels& quant_kernels_avx512();  ///< needs has_avx512_vnni()
 /// Tiles from kAmxTokens tokens on, below that AVX-512. Needs AMX int8.
 const QuantKernels& quant_kernels_amx();
 /// The same on tiles in plain C++, for tests on machines with AVX-512 VNNI alone.
 const QuantKernels& quant_kernels_amx_emulated();
 inline constexpr int64_t kAmxTokens = 12;
-/// Those of `isa`; the scalar ones where there are none yet (AVX2, AVX-512 without VNNI).
+/// Those of `isa`; of AVX2 on an AVX-512 machine without VNNI.
 const QuantKernels& quant_kernels_for(Isa isa);
 
 // What the kernels must know of a type at compile time.

@@ -4,16 +4,19 @@
 /// In and out: 16 rows of 16 dwords.
 inline void transpose(const __m512i* in, __m512i* out) {
   __m512i a[16], b[16];
+  QNEXT_UNROLL
   for (int i = 0; i < 16; i += 2) {
     a[i] = _mm512_unpacklo_epi32(in[i], in[i + 1]);
     a[i + 1] = _mm512_unpackhi_epi32(in[i], in[i + 1]);
   }
+  QNEXT_UNROLL
   for (int i = 0; i < 16; i += 4) {  // b[i + c]: in each 128-bit lane, column 4 lane + c of rows i .. i + 3
     b[i] = _mm512_unpacklo_epi64(a[i], a[i + 2]);
     b[i + 1] = _mm512_unpackhi_epi64(a[i], a[i + 2]);
     b[i + 2] = _mm512_unpacklo_epi64(a[i + 1], a[i + 3]);
     b[i + 3] = _mm512_unpackhi_epi64(a[i + 1], a[i + 3]);
   }
+  QNEXT_UNROLL
   for (int c = 0; c < 4; ++c) {
     const __m512i low = _mm512_shuffle_i32x4(b[c], b[4 + c], 0b10'00'10'00);       // lanes 0, 2 of both
     const __m512i odd = _mm512_shuffle_i32x4(b[c], b[4 + c], 0b11'01'11'01);       // lanes 1, 3
@@ -28,6 +31,7 @@ inline void transpose(const __m512i* in, __m512i* out) {
 inline void transpose_to(const __m512i* in, void* out) {
   __m512i columns[16];
   transpose(in, columns);
+  QNEXT_UNROLL
   for (int i = 0; i < 16; ++i) _mm512_store_si512(static_cast<std::byte*>(out) + 64 * i, columns[i]);
 }
 
@@ -36,48 +40,60 @@ template <int kColumns>
 inline __m512i offset_sum(const int8_t (*w)[64]) {
   const __m512i offset = _mm512_set1_epi8(static_cast<char>(128));
   __m512i sum = _mm512_setzero_si512();
+  QNEXT_UNROLL
   for (int g = 0; g < kColumns / 4; ++g) sum = _mm512_dpbusd_epi32(sum, offset, _mm512_load_si512(w[g]));
   return sum;
 }
 
-/// rows: 16 pointers to their blocks of these 256 columns; blocks: of 32 columns that there are (K types: 8).
+/// rows: 16 pointers to their blocks of these 256 columns; blocks: of 32 columns that there are (K types: 8); ahead: bytes to
+/// what will be expanded next, asked for at the pace of this.
 template <DType kType>
-inline void expand_panel(const std::byte* const* rows, int64_t blocks, Panel& panel) {
+inline void expand_panel(const std::byte* const* rows, int64_t blocks, int64_t ahead, Panel& panel) {
   const __m512i offset = _mm512_set1_epi8(static_cast<char>(weight_offset(kType)));
   __m512i bytes[4][16], scales[16], minima[16];
   alignas(64) uint16_t halves16[8][16], minima16[8][16];
   if constexpr (is_k_type(kType)) {
     for (int r = 0; r < 16; ++r) {
-      KBlock b;
+      for (int64_t i = 0; i < bytes_per_block(kType); i += 64) {
+        _mm_prefetch(reinterpret_cast<const char*>(rows[r] + ahead + i), _MM_HINT_T0);
+      }
+      KBytes b;
       unpack<kType>(rows[r], b);
+      const KScales k = k_scales<kType>(rows[r]);
+      QNEXT_UNROLL
       for (int j = 0; j < 4; ++j) bytes[j][r] = _mm512_sub_epi8(b.q[j], offset);
-      if constexpr (has_minima(kType) && sub_block(kType) == 32) {  // both fit one row: 8 scales, 8 pairs of minima
-        const __m256i scale = _mm256_and_si256(b.scales, _mm256_set1_epi32(0xFFFF));
-        scales[r] = _mm512_inserti64x4(_mm512_castsi256_si512(scale), b.minima, 1);
+      if constexpr (has_minima(kType) && sub_block(kType) == 32) {  // both fit one row: 8 scales, 4 pairs of minima
+        const __m256i scale = _mm256_and_si256(k.scales, _mm256_set1_epi32(0xFFFF));
+        const __m128i pairs = _mm256_cvtepi32_epi16(_mm256_and_si256(k.minima, _mm256_set1_epi32(0xFFFF)));
+        scales[r] = _mm512_inserti64x4(_mm512_castsi256_si512(scale), _mm256_castsi128_si256(pairs), 1);
       } else {
-        scales[r] = _mm512_cvtepi16_epi32(b.scales);
-        if constexpr (has_minima(kType)) minima[r] = _mm512_castsi256_si512(b.minima);
+        scales[r] = _mm512_cvtepi16_epi32(k.scales);
+        if constexpr (has_minima(kType)) minima[r] = _mm512_castsi256_si512(k.minima);
       }
       halves16[0][r] = load16(rows[r] + d_offset(kType));
       if constexpr (has_minima(kType)) minima16[0][r] = load16(rows[r] + d_offset(kType) + 2);
     }
+    QNEXT_UNROLL
     for (int j = 0; j < 4; ++j) transpose_to(bytes[j], panel.w[16 * j]);
     if constexpr (has_minima(kType) && sub_block(kType) == 32) {
       __m512i columns[16];
       transpose(scales, columns);
+      QNEXT_UNROLL
       for (int s = 0; s < 8; ++s) {
         _mm512_store_si512(panel.scale[s], columns[s]);
-        _mm512_store_si512(panel.minima[s], columns[8 + s]);
+        if (s < 4) _mm512_store_si512(panel.minima[s], columns[8 + s]);
       }
     } else if constexpr (sub_block(kType) == 32) {
       __m512i columns[16];
       transpose(scales, columns);
+      QNEXT_UNROLL
       for (int s = 0; s < 8; ++s) _mm512_store_si512(panel.scale[s], columns[2 * s]);
     } else {
       transpose_to(scales, panel.scale);
       if constexpr (has_minima(kType)) {
         __m512i columns[16];
         transpose(minima, columns);
+        QNEXT_UNROLL
         for (int s = 0; s < 8; ++s) _mm512_store_si512(panel.minima[s], columns[s]);
       }
     }
@@ -95,6 +111,9 @@ inline void expand_panel(const std::byte* const* rows, int64_t blocks, Panel& pa
   } else {
     constexpr int64_t kBytes = bytes_per_block(kType);
     for (int r = 0; r < 16; ++r) {
+      for (int64_t i = 0; i < 8 * kBytes; i += 64) {
+        _mm_prefetch(reinterpret_cast<const char*>(rows[r] + ahead + i), _MM_HINT_T0);
+      }
       for (int64_t b = 0; b < blocks; b += 2) {
         const std::byte* first = rows[r] + b * kBytes;
         bytes[b / 2][r] = _mm512_sub_epi8(unpack_pair<kType>(first, b + 1 < blocks ? first + kBytes : first), offset);
@@ -138,41 +157,55 @@ inline __m512i broadcast4(const void* p) {
 template <int kSub, bool kMinima, int kTokens, int kGroups>
 inline void tile_k(const Panel* panel, const QuantUnit* const* x, float* y) {
   __m512i total[kTokens][kGroups];
+  QNEXT_UNROLL
   for (int n = 0; n < kGroups; ++n) {
     const __m512i init = _mm512_load_si512(panel[n].init[0]);
+    QNEXT_UNROLL
     for (int t = 0; t < kTokens; ++t) total[t][n] = init;
   }
   for (int s = 0; s < 256 / kSub; ++s) {
     __m512i dots[kTokens][kGroups];
+    QNEXT_UNROLL
     for (int t = 0; t < kTokens; ++t) {
+      QNEXT_UNROLL
       for (int n = 0; n < kGroups; ++n) dots[t][n] = _mm512_setzero_si512();
     }
-#pragma GCC unroll 8
+    QNEXT_UNROLL
     for (int g = s * kSub / 4; g < (s + 1) * kSub / 4; ++g) {
       __m512i w[kGroups];
+      QNEXT_UNROLL
       for (int n = 0; n < kGroups; ++n) w[n] = _mm512_load_si512(panel[n].w[g]);
+      QNEXT_UNROLL
       for (int t = 0; t < kTokens; ++t) {
         const __m512i q = broadcast4(x[t]->offset + 4 * g);
+        QNEXT_UNROLL
         for (int n = 0; n < kGroups; ++n) dots[t][n] = _mm512_dpbusd_epi32(dots[t][n], q, w[n]);
       }
     }
+    QNEXT_UNROLL
     for (int n = 0; n < kGroups; ++n) {
       const __m512i scale = _mm512_load_si512(panel[n].scale[s]);
+      QNEXT_UNROLL
       for (int t = 0; t < kTokens; ++t) {
         total[t][n] = _mm512_add_epi32(total[t][n], _mm512_mullo_epi32(dots[t][n], scale));
       }
     }
   }
+  QNEXT_UNROLL
   for (int t = 0; t < kTokens; ++t) {
     const __m512 scale = _mm512_set1_ps(x[t]->scale[0]);
+    QNEXT_UNROLL
     for (int n = 0; n < kGroups; ++n) {
       float* out = y + t * kExpandRows + 16 * n;
       __m512 sum = _mm512_fmadd_ps(_mm512_cvtepi32_ps(total[t][n]), _mm512_mul_ps(_mm512_load_ps(panel[n].d[0]), scale),
                                    _mm512_load_ps(out));
       if constexpr (kMinima) {
         __m512i minima = _mm512_setzero_si512();
-        for (int p = 0; p < 8; ++p) {
-          minima = _mm512_dpwssd_epi32(minima, _mm512_load_si512(panel[n].minima[p]), broadcast4(x[t]->sums + 2 * p));
+        constexpr int kPairs = kSub == 32 ? 4 : 8;
+        const int16_t* sums = kSub == 32 ? x[t]->sums32 : x[t]->sums;
+        QNEXT_UNROLL
+        for (int p = 0; p < kPairs; ++p) {
+          minima = _mm512_dpwssd_epi32(minima, _mm512_load_si512(panel[n].minima[p]), broadcast4(sums + 2 * p));
         }
         sum = _mm512_fnmadd_ps(_mm512_cvtepi32_ps(minima), _mm512_mul_ps(_mm512_load_ps(panel[n].dmin[0]), scale), sum);
       }
@@ -185,26 +218,35 @@ inline void tile_k(const Panel* panel, const QuantUnit* const* x, float* y) {
 template <bool kMinima, int kTokens, int kGroups>
 inline void tile_32(const Panel* panel, const QuantUnit* const* x, int64_t blocks, float* y) {
   __m512 sum[kTokens][kGroups];
+  QNEXT_UNROLL
   for (int t = 0; t < kTokens; ++t) {
+    QNEXT_UNROLL
     for (int n = 0; n < kGroups; ++n) sum[t][n] = _mm512_load_ps(y + t * kExpandRows + 16 * n);
   }
   for (int64_t b = 0; b < blocks; ++b) {
     __m512i dots[kTokens][kGroups];
+    QNEXT_UNROLL
     for (int n = 0; n < kGroups; ++n) {
       const __m512i init = _mm512_load_si512(panel[n].init[b]);
+      QNEXT_UNROLL
       for (int t = 0; t < kTokens; ++t) dots[t][n] = init;
     }
-#pragma GCC unroll 8
+    QNEXT_UNROLL
     for (int64_t g = 8 * b; g < 8 * b + 8; ++g) {
       __m512i w[kGroups];
+      QNEXT_UNROLL
       for (int n = 0; n < kGroups; ++n) w[n] = _mm512_load_si512(panel[n].w[g]);
+      QNEXT_UNROLL
       for (int t = 0; t < kTokens; ++t) {
         const __m512i q = broadcast4(x[t]->offset + 4 * g);
+        QNEXT_UNROLL
         for (int n = 0; n < kGroups; ++n) dots[t][n] = _mm512_dpbusd_epi32(dots[t][n], q, w[n]);
       }
     }
+    QNEXT_UNROLL
     for (int n = 0; n < kGroups; ++n) {
       const __m512 d = _mm512_load_ps(panel[n].d[b]);
+      QNEXT_UNROLL
       for (int t = 0; t < kTokens; ++t) {
         sum[t][n] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dots[t][n]), _mm512_mul_ps(d, _mm512_set1_ps(x[t]->scale[b])), sum[t][n]);
         if constexpr (kMinima) {
@@ -213,7 +255,9 @@ inline void tile_32(const Panel* panel, const QuantUnit* const* x, int64_t block
       }
     }
   }
+  QNEXT_UNROLL
   for (int t = 0; t < kTokens; ++t) {
+    QNEXT_UNROLL
     for (int n = 0; n < kGroups; ++n) _mm512_store_ps(y + t * kExpandRows + 16 * n, sum[t][n]);
   }
 }

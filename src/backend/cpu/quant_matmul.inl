@@ -44,6 +44,11 @@ inline void multiply_panel(const Panel* panel, const QuantRows& x, const int32_t
     const QuantUnit* xs[kManyTokens];
     for (int64_t m = 0; m < count; ++m) xs[m] = units + (x_index == nullptr ? t + m : x_index[t + m]);
     float* y = sums + t * kExpandRows;
+    for (int64_t m = t + kManyTokens; m < t + 2 * kManyTokens && m < tokens; ++m) {  // what the next tile will read
+      const auto* next = reinterpret_cast<const char*>(units + (x_index == nullptr ? m : x_index[m]));
+      QNEXT_UNROLL
+      for (int i = 0; i < 6; ++i) _mm_prefetch(next + 64 * i, _MM_HINT_T0);
+    }
     switch (count) {
       case 1: tile<kType, 1, kGroups>(panel, xs, blocks, y); break;
       case 2: tile<kType, 2, kGroups>(panel, xs, blocks, y); break;
@@ -60,16 +65,18 @@ inline void matmul_many(const QuantRows& x, const int32_t* x_index, int64_t toke
                         int64_t end, float* y, int64_t ldy, const int32_t* y_index, std::byte* scratch) {
   static_assert(kExpandRows == 32);
   Panel* panel = reinterpret_cast<Panel*>(scratch);
-  float* sums = reinterpret_cast<float*>(scratch + quant_scratch_bytes(0));
+  float* sums = reinterpret_cast<float*>(scratch + kExpandedBytes);
   for (int64_t i = 0; i < tokens * kExpandRows; ++i) sums[i] = 0.0f;
   const int64_t columns_bytes = bytes_per_block(kType) * (is_k_type(kType) ? 1 : 8);
   const std::byte* rows[kExpandRows];
   for (int64_t r = 0; r < kExpandRows; ++r) rows[r] = w.row(begin + r < end ? begin + r : end - 1);
   for (int64_t u = 0; u < x.unit_count(); ++u) {
     const int64_t left = (x.cols - u * kUnitCols) / 32, blocks = left < 8 ? left : 8;
-    expand_panel<kType>(rows, blocks, panel[0]);
+    // The next columns of these rows (or the first ones of the next rows) come while these are used.
+    const int64_t ahead = u + 1 < x.unit_count() ? columns_bytes : kExpandRows * w.row_bytes() - u * columns_bytes;
+    expand_panel<kType>(rows, blocks, ahead, panel[0]);
     if (end - begin > 16) {
-      expand_panel<kType>(rows + 16, blocks, panel[1]);
+      expand_panel<kType>(rows + 16, blocks, ahead, panel[1]);
       multiply_panel<kType, 2>(panel, x, x_index, tokens, u, blocks, sums);
     } else {
       multiply_panel<kType, 1>(panel, x, x_index, tokens, u, blocks, sums);

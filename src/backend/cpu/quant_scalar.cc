@@ -197,13 +197,14 @@ void round_row(const float* x, int64_t cols, int64_t group, QuantUnit* units, in
   for (int64_t c = 0; c < cols; c += kUnitCols, units += stride) {
     QuantUnit& u = *units;
     u = {};
-    const int64_t n = std::min(kUnitCols, cols - c), sum_cols = group == 32 ? 32 : 16;
+    const int64_t n = std::min(kUnitCols, cols - c);
     for (int64_t g = 0; g < n; g += group) u.scale[g / group] = round_group(x + c + g, group, u.q + g);
     for (int64_t i = 0; i < kUnitCols; ++i) {
       u.offset[i] = static_cast<uint8_t>(u.q[i] + 128);
-      u.sums[i / sum_cols] = static_cast<int16_t>(u.sums[i / sum_cols] + u.q[i]);
+      u.sums[i / 16] = static_cast<int16_t>(u.sums[i / 16] + u.q[i]);
+      u.sums32[i / 32] = static_cast<int16_t>(u.sums32[i / 32] + u.q[i]);
     }
-    for (int j = 0; group == 32 && j < 8; ++j) u.scaled_sums[j] = u.scale[j] * static_cast<float>(u.sums[j]);
+    for (int j = 0; group == 32 && j < 8; ++j) u.scaled_sums[j] = u.scale[j] * static_cast<float>(u.sums32[j]);
   }
 }
 
