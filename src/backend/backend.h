@@ -46,17 +46,21 @@ struct Rows {
   Rows columns(int64_t begin, int64_t count) const { return {data + begin, rows, count, stride}; }
 };
 
-/// Hands out Rows of one Buffer, never frees. Twice: once without a buffer to learn the size, once for real.
+/// Hands out Rows of one Buffer. Twice: once without a buffer to learn the size, once for real.
 class Arena {
  public:
   Arena() = default;
   explicit Arena(Buffer buffer) : buffer_(std::move(buffer)) {}
   Rows rows(int64_t rows, int64_t cols);
-  int64_t bytes() const { return used_; }
+  int64_t used() const { return used_; }
+  /// Hands out again what was handed out since used() was `used`: for things that are never needed at the same time.
+  void rewind(int64_t used) { used_ = used; }
+  /// The most that was in use.
+  int64_t bytes() const { return most_; }
 
  private:
   Buffer buffer_;
-  int64_t used_ = 0;
+  int64_t used_ = 0, most_ = 0;
 };
 
 /// SwiGLU: down(silu(gate x) * up x). A dense layer, the shared expert, and each routed expert.

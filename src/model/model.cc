@@ -12,11 +12,16 @@ Activations::Activations(const ModelConfig& config, int64_t max_rows, Arena aren
   hidden = arena.rows(max_rows, config.hidden_size);
   cos = arena.rows(max_rows, config.rope.dims / 2);
   sin = arena.rows(max_rows, config.rope.dims / 2);
-  mtp_input = arena.rows(max_rows, 2 * config.hidden_size);
   inverse_frequencies = rope_inverse_frequencies(config.rope);
+  // No two of these are at work at the same time, and none keeps anything for the next layer.
+  const int64_t shared = arena.used();
   delta = GatedDeltaNetActivations(config, max_rows, arena);
+  arena.rewind(shared);
   attention = GatedAttentionActivations(config, max_rows, arena);
+  arena.rewind(shared);
   mlp = MlpActivations(config, max_rows, arena);
+  arena.rewind(shared);
+  mtp_input = arena.rows(max_rows, 2 * config.hidden_size);
   arena_ = std::move(arena);
 }
 

@@ -13,7 +13,8 @@
 
 namespace qnext {
 
-/// Everything a forward pass computes on the way, for at most max_rows rows: allocated once.
+/// Everything a forward pass computes on the way, for at most max_rows rows: allocated once. delta, attention, mlp and
+/// mtp_input share memory: one set serves all layers in turn.
 struct Activations {
   Rows residual;  ///< [T, D] the stream that layers add to
   Rows normed;    ///< [T, D] a layer half's input

@@ -54,7 +54,7 @@ Engine::Engine(const std::filesystem::path& model, const EngineOptions& options)
   if (o.threads < 0 || o.threads > kMaxThreads) {
     throw Error(fmt::format("threads: expected 0 to {}, found {}", kMaxThreads, o.threads));
   }
-  if (o.batch_rows < 1) throw Error(fmt::format("batch rows: expected at least 1, found {}", o.batch_rows));
+  if (o.batch_rows < 0) throw Error(fmt::format("batch rows: expected at least 1, or 0, found {}", o.batch_rows));
   if (o.kv_dtype != DType::kF32 && o.kv_dtype != DType::kBF16) {
     throw Error(fmt::format("KV dtype: expected F32 or BF16, found {}", dtype_name(o.kv_dtype)));
   }
@@ -62,6 +62,7 @@ Engine::Engine(const std::filesystem::path& model, const EngineOptions& options)
   if (o.mtp && !m.weights.mtp) throw Error(fmt::format("{}: the model has no MTP module", model.string()));
   if (!o.isa) o.isa = chosen_isa();
   m.plan = plan_memory(m.config, m.weights, o);
+  o.batch_rows = m.plan.batch_rows;
   require_fits(m.plan, o.memory_limit_bytes > 0 ? o.memory_limit_bytes : available_memory_bytes());
   m.layout = StateLayout(m.config, o.kv_dtype, o.mtp);
   m.backend = make_cpu_backend(o.threads, *o.isa);
@@ -192,7 +193,11 @@ void Engine::prefill(Sequence& sequence, std::span<const int32_t> tokens, LogitR
   // The whole prompt is judged before any of it is fed.
   m.check_tokens(tokens);
   m.check_room(sequence, static_cast<int64_t>(tokens.size()));
-  const int64_t most = chunk > 0 ? std::min(chunk, m.options.batch_rows) : m.options.batch_rows;
+  int64_t most = chunk > 0 ? std::min(chunk, m.options.batch_rows) : m.options.batch_rows;
+  if (chunk <= 0 && rows == LogitRows::kAll) {
+    constexpr int64_t kMostLogits = (256 << 20) / sizeof(float);
+    most = std::min(most, std::max(kBlockTokens, kMostLogits / m.config.vocab_size / kBlockTokens * kBlockTokens));
+  }
   const auto total = static_cast<int64_t>(tokens.size());
   for (int64_t done = 0; done < total;) {
     // By default pieces end at multiples of batch_rows, so that where a prompt is resumed does not shift the later cuts.

@@ -18,7 +18,9 @@ struct EngineOptions {
   std::optional<Isa> isa;         ///< forced instruction set; otherwise chosen_isa()
   int64_t context = 0;            ///< most tokens of one sequence; 0: the model's max_position_embeddings
   int64_t planned_context = 4096; ///< tokens of context the memory plan must have room for before loading goes on
-  int64_t batch_rows = 512;       ///< most rows (tokens of all sequences together) of one step
+  /// Most rows (tokens of all sequences together) of one step. The more, the less often a prompt reads the weights.
+  /// 0: as many, up to 4,096 and the context, as memory has room for.
+  int64_t batch_rows = 0;
   DType kv_dtype = DType::kF32;   ///< F32 or BF16
   bool mtp = false;               ///< keep state for the MTP module
   bool mtp_if_present = false;    ///< sets mtp when the model has the module
@@ -50,7 +52,7 @@ class Engine {
   const Weights& weights() const;
   const MemoryPlan& plan() const;
   const StateLayout& layout() const;     ///< of the sequences it creates
-  const EngineOptions& options() const;  ///< with defaults filled in (context, threads, isa)
+  const EngineOptions& options() const;  ///< with defaults filled in (context, batch_rows, threads, isa)
   std::string_view backend_name() const;
 
   std::unique_ptr<Sequence> create_sequence();
@@ -70,7 +72,8 @@ class Engine {
   /// last_hidden(). Returns logits [n, vocab_size]. Requires options().mtp.
   std::span<const float> mtp_step(Sequence& sequence, std::span<const int32_t> next_tokens, Rows hidden);
 
-  /// Feeds `tokens` in steps of at most `chunk` (0: batch_rows) rows, calling on_logits after each step with the index of
+  /// Feeds `tokens` in steps of at most `chunk` (0: batch_rows, fewer for kAll when their logits would take more than
+  /// 256 MiB) rows, calling on_logits after each step with the index of
   /// its first token and its logits (rows as `rows` asks, kLast meaning the last token of all; possibly none), and on_progress with the
   /// number of tokens done. Either function may be empty.
   void prefill(Sequence& sequence, std::span<const int32_t> tokens, LogitRows rows, int64_t chunk,

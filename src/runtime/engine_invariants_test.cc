@@ -292,10 +292,25 @@ TEST(EngineErrors, NotEnoughMemoryIsRefusedByThePlan) {
               HasSubstr("not enough memory: expected at most 1.0 MiB, the plan needs"));
 }
 
+TEST(EngineInvariants, BatchRowsFollowMemoryAndContext) {
+  const auto rows_with = [](EngineOptions options) {
+    const Engine engine(model(), options);
+    EXPECT_LE(engine.plan().total(), options.memory_limit_bytes > 0 ? options.memory_limit_bytes : INT64_MAX);
+    return engine.options().batch_rows;
+  };
+  EXPECT_EQ(rows_with({}), 4096);
+  EXPECT_EQ(rows_with({.context = 1000}), 1024);
+  EXPECT_EQ(rows_with({.batch_rows = 77}), 77);
+  const int64_t least = Engine(model(), {.batch_rows = 256}).plan().total();
+  EXPECT_EQ(rows_with({.memory_limit_bytes = least}), 256);
+  const int64_t rows = rows_with({.memory_limit_bytes = 2 * least});
+  EXPECT_TRUE(rows > 256 && rows < 4096) << rows;
+}
+
 TEST(EngineErrors, OptionsOutOfRange) {
   EXPECT_THAT(error_of([] { Engine engine(model(), {.context = 16385}); }), HasSubstr("max_position_embeddings"));
   EXPECT_THAT(error_of([] { Engine engine(model(), {.threads = -1}); }), HasSubstr("threads"));
-  EXPECT_THAT(error_of([] { Engine engine(model(), {.batch_rows = 0}); }), HasSubstr("batch rows"));
+  EXPECT_THAT(error_of([] { Engine engine(model(), {.batch_rows = -1}); }), HasSubstr("batch rows"));
   EXPECT_THAT(error_of([] { Engine engine(model(), {.kv_dtype = DType::kF16}); }), HasSubstr("KV dtype"));
 }
 

@@ -20,11 +20,26 @@ MemoryPlan plan_memory(const ModelConfig& config, const Weights& weights, const 
   for (const auto& floats : weights.owned_floats) {
     plan.weights_owned += static_cast<int64_t>(floats.size() * sizeof(float));
   }
-  plan.activations = Activations::bytes(config, options.batch_rows);
   plan.kv_per_token = layout.kv_block_bytes / kBlockTokens;
   plan.state_per_sequence = layout.recurrent_floats * static_cast<int64_t>(sizeof(float));
   const int64_t context = options.context > 0 ? options.context : config.max_position_embeddings;
   plan.context = std::min(context, options.planned_context);
+  const auto take_rows = [&](int64_t rows) {
+    plan.batch_rows = rows;
+    plan.activations = Activations::bytes(config, rows);
+  };
+  if (options.batch_rows > 0) {
+    take_rows(options.batch_rows);
+    return plan;
+  }
+  // Half of what is free after everything else, at most: other programs and further sequences need some too.
+  const int64_t limit = options.memory_limit_bytes > 0 ? options.memory_limit_bytes : available_memory_bytes();
+  const int64_t free = limit - plan.total(), useful = (context + kBlockTokens - 1) / kBlockTokens * kBlockTokens;
+  int64_t rows = 4096;
+  do {
+    take_rows(std::min(rows, useful));
+    rows /= 2;
+  } while (rows >= 256 && plan.activations > free / 2);
   return plan;
 }
 
@@ -61,7 +76,7 @@ std::string describe(const MemoryPlan& plan) {
   };
   line("weights, mapped", plan.weights_mapped, "in the page cache; the system may drop and re-read them");
   line("weights, converted", plan.weights_owned, "");
-  line("activations", plan.activations, "");
+  line("activations", plan.activations, fmt::format("steps of at most {} tokens", plan.batch_rows));
   line("state per sequence", plan.state_per_sequence, "recurrent and convolution, whatever the context");
   line("keys and values per token", plan.kv_per_token, "");
   line("  at this context", plan.kv_per_token * plan.context, fmt::format("{} tokens", plan.context));

@@ -25,6 +25,7 @@ namespace {
 constexpr Isa kIsa = Isa::kAvx512;
 #include "backend/cpu/quant_unpack_avx512.inl"
 #include "backend/cpu/quant_few_avx512.inl"
+#include "backend/cpu/quant_many_avx512.inl"
 #include "backend/cpu/quant_round_avx512.inl"
 #include "backend/cpu/quant_matmul.inl"
 }  // namespace

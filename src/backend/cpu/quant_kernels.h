@@ -46,6 +46,15 @@ inline constexpr int64_t kExpandRows = 32;
 /// Bytes of 64-byte aligned scratch that QuantKernels::matmul needs for this many tokens.
 inline constexpr int64_t quant_scratch_bytes(int64_t tokens) { return (32 << 10) + tokens * kExpandRows * 4; }
 
+/// 16 rows times 256 columns of weights, expanded: a lane of a vector is a row.
+struct alignas(64) Panel {
+  int8_t w[64][64];      ///< [4 columns][row * 4 + column]
+  int32_t scale[16][16]; ///< [sub-block][row], of K types
+  int32_t init[8][16];   ///< -128 * sum of scale * w: of the 256 columns, or (32-element types) of every 32
+  int32_t minima[8][16]; ///< [32 columns][row], two of 16 bits: of either 16 columns
+  float d[8][16], dmin[8][16];  ///< as init; dmin is m of the 32-element types
+};
+
 /// One table per instruction set.
 struct QuantKernels {
   Isa isa;

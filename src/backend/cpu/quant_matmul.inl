@@ -35,11 +35,63 @@ inline void matmul_few(const QuantRows& x, const int32_t* x_index, int64_t token
   }
 }
 
+template <DType kType, int kGroups>
+inline void multiply_panel(const Panel* panel, const QuantRows& x, const int32_t* x_index, int64_t tokens, int64_t unit,
+                           int64_t blocks, float* sums) {
+  const QuantUnit* units = x.units + unit * x.rows;
+  for (int64_t t = 0; t < tokens; t += kManyTokens) {
+    const int64_t count = tokens - t < kManyTokens ? tokens - t : kManyTokens;
+    const QuantUnit* xs[kManyTokens];
+    for (int64_t m = 0; m < count; ++m) xs[m] = units + (x_index == nullptr ? t + m : x_index[t + m]);
+    float* y = sums + t * kExpandRows;
+    switch (count) {
+      case 1: tile<kType, 1, kGroups>(panel, xs, blocks, y); break;
+      case 2: tile<kType, 2, kGroups>(panel, xs, blocks, y); break;
+      case 3: tile<kType, 3, kGroups>(panel, xs, blocks, y); break;
+      default: tile<kType, kManyTokens, kGroups>(panel, xs, blocks, y); break;
+    }
+  }
+}
+
+/// Many tokens: 32 rows times 256 columns at a time are expanded into the first-level cache and meet all tokens there; the
+/// sums of the tokens wait in the second level.
+template <DType kType>
+inline void matmul_many(const QuantRows& x, const int32_t* x_index, int64_t tokens, const Matrix& w, int64_t begin,
+                        int64_t end, float* y, int64_t ldy, const int32_t* y_index, std::byte* scratch) {
+  static_assert(kExpandRows == 32);
+  Panel* panel = reinterpret_cast<Panel*>(scratch);
+  float* sums = reinterpret_cast<float*>(scratch + quant_scratch_bytes(0));
+  for (int64_t i = 0; i < tokens * kExpandRows; ++i) sums[i] = 0.0f;
+  const int64_t columns_bytes = bytes_per_block(kType) * (is_k_type(kType) ? 1 : 8);
+  const std::byte* rows[kExpandRows];
+  for (int64_t r = 0; r < kExpandRows; ++r) rows[r] = w.row(begin + r < end ? begin + r : end - 1);
+  for (int64_t u = 0; u < x.unit_count(); ++u) {
+    const int64_t left = (x.cols - u * kUnitCols) / 32, blocks = left < 8 ? left : 8;
+    expand_panel<kType>(rows, blocks, panel[0]);
+    if (end - begin > 16) {
+      expand_panel<kType>(rows + 16, blocks, panel[1]);
+      multiply_panel<kType, 2>(panel, x, x_index, tokens, u, blocks, sums);
+    } else {
+      multiply_panel<kType, 1>(panel, x, x_index, tokens, u, blocks, sums);
+    }
+    for (int64_t r = 0; r < kExpandRows; ++r) rows[r] += columns_bytes;
+  }
+  for (int64_t t = 0; t < tokens; ++t) {
+    float* out = y + (y_index == nullptr ? t : y_index[t]) * ldy;
+    for (int64_t r = begin; r < end; ++r) out[r] = sums[t * kExpandRows + r - begin];
+  }
+}
+
+/// From this many tokens on weights are expanded. The sums are the same.
+constexpr int64_t kMany = 8;
+
 template <DType kType>
 void matmul_as(const QuantRows& x, const int32_t* x_index, int64_t tokens, const Matrix& w, int64_t begin, int64_t end,
                float* y, int64_t ldy, const int32_t* y_index, std::byte* scratch) {
-  (void)scratch;
-  matmul_few<kType>(x, x_index, tokens, w, begin, end, y, ldy, y_index);
+  if (tokens < kMany) return matmul_few<kType>(x, x_index, tokens, w, begin, end, y, ldy, y_index);
+  for (int64_t r = begin; r < end; r += kExpandRows) {
+    matmul_many<kType>(x, x_index, tokens, w, r, r + kExpandRows < end ? r + kExpandRows : end, y, ldy, y_index, scratch);
+  }
 }
 
 void matmul(const QuantRows& x, const int32_t* x_index, int64_t tokens, const Matrix& w, int64_t begin, int64_t end,
