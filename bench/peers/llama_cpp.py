@@ -1,7 +1,7 @@
 """llama.cpp v0.5.0 through its C API, held to an instruction set and to given CPUs.
 
     llama_cpp.py logits MODEL.gguf --tokens-file IDS --output OUT.npy [--isa avx512] [--threads 2] [--ubatch 512]
-    llama_cpp.py bench MODEL.gguf --prompt 512 --depth 0 4096 --batch 1 8 [--isa avx2] [--no-extra-buffers]
+    llama_cpp.py bench MODEL.gguf --prompt 512,2048 --context 0,4096 --batch 1,8 [--isa avx2] [--no-extra-buffers]
 
 The shared libraries are those of the npm package @node-llama-cpp/linux-x64 3.22.1 (bench/peers/install.sh). The structures
 below are those of llama.h and ggml.h at tag v0.5.0; another version needs another copy of them, so the file name is checked.
@@ -11,9 +11,10 @@ As a module: LlamaCpp (one loaded model), quantize_rows (ggml_quantize_chunk), q
 import argparse
 import ctypes
 import json
+import multiprocessing
 import os
 import pathlib
-import resource
+import struct
 import sys
 import time
 from ctypes import (CFUNCTYPE, POINTER, Structure, byref, c_bool, c_char_p, c_float, c_int8, c_int32, c_int64, c_size_t,
@@ -313,3 +314,209 @@ class LlamaCpp:
             if logits == "all" or (logits == "last" and last):
                 rows.append(self.logits())
         return numpy.concatenate(rows) if rows else None
+
+    def fill(self, sequence, length, computed=512):
+        """Gives a sequence `length` tokens of context. Beyond `computed` keys and values are copies of computed ones (through
+        the saved form of a sequence's state): reading a long prompt takes minutes, and attention costs the same."""
+        tokens = numpy.arange(min(length, computed)) * 7919 % self.vocab_size
+        self.prefill(tokens, sequence, "none")
+        if length <= computed:
+            return
+        size = self.llama.llama_state_seq_get_size(self.context, sequence)
+        state = (c_uint8 * size)()
+        self.llama.llama_state_seq_get_data(self.context, state, size, sequence)
+        longer = lengthened_state(bytes(state), length)
+        data = (c_uint8 * len(longer)).from_buffer_copy(longer)
+        if not self.llama.llama_state_seq_set_data(self.context, data, len(longer), sequence):
+            raise SystemExit("llama.cpp does not take the state back:\n" + "".join(self.libraries.log[-5:]))
+        self.lengths[sequence] = length
+
+
+def lengthened_state(state, length):
+    """The saved state of a sequence with the cells of its KV cache repeated up to `length` tokens.
+    Layout at v0.5.0: magic, sequence, streams; per stream cells, per cell (position, count of sequences, sequences); then a flag
+    for transposed values, layers, per layer key type, row size, rows; the same for values; then the recurrent state,
+    which begins with its count of cells and the position of each."""
+    out, at = bytearray(), 0
+
+    def take(format_):
+        nonlocal at
+        values = struct.unpack_from("<" + format_, state, at)
+        at += struct.calcsize("<" + format_)
+        return values
+
+    out += struct.pack("<Ii", *take("Ii"))
+    (streams,) = take("I")
+    out += struct.pack("<I", streams)
+    for _ in range(streams):
+        (cells,) = take("I")
+        out += struct.pack("<I", length if cells else 0)
+        if cells == 0:
+            continue
+        for _ in range(cells):
+            _, count = take("iI")
+            owners = take(f"{count}i")
+        for position in range(length):
+            out += struct.pack(f"<iI{len(owners)}i", position, len(owners), *owners)
+        transposed, layers = take("II")
+        assert not transposed, "values are transposed: flash attention is off"
+        out += struct.pack("<II", transposed, layers)
+        for _ in range(2 * layers):  # keys of all layers, then values
+            type_, row = take("iQ")
+            rows = state[at:at + cells * row]
+            at += cells * row
+            out += struct.pack("<iQ", type_, row) + (rows * (length // cells + 1))[:length * row]
+    (cells,) = take("I")  # of the recurrent state: one, at the last position
+    assert cells == 1
+    out += struct.pack("<Ii", cells, length - 1)
+    return bytes(out + state[at + 4:])
+
+
+def spin(pipe, cpu):
+    """A process that, whenever it is told a time, spins so long on one CPU and answers with the share it really ran."""
+    os.sched_setaffinity(0, {cpu})
+    clock = time.perf_counter
+    while True:
+        seconds = pipe.recv()
+        if seconds is None:
+            return
+        start = last = clock()
+        lost = 0.0
+        while last - start < seconds:
+            now = clock()
+            if now - last > 50e-6:  # turns of this loop take well under a microsecond
+                lost += now - last
+            last = now
+        pipe.send(1 - lost / (last - start))
+
+
+class Gate:
+    """Measures as `qnext bench` does: groups between probes of the delivered CPU, the median of those with at least 90 %; the
+    fastest of all when there is none."""
+
+    def __init__(self, threads, probe=0.06, groups=5, seconds=20.0):
+        self.probe_seconds, self.groups, self.seconds = probe, groups, seconds
+        self.pipes, self.processes = [], []
+        for cpu in sorted(os.sched_getaffinity(0))[:threads]:
+            here, there = multiprocessing.Pipe()
+            process = multiprocessing.Process(target=spin, args=(there, cpu), daemon=True)
+            process.start()
+            self.pipes.append(here)
+            self.processes.append(process)
+
+    def probe(self):
+        if self.probe_seconds <= 0:
+            return 1.0
+        for pipe in self.pipes:
+            pipe.send(self.probe_seconds)
+        return min(pipe.recv() for pipe in self.pipes)
+
+    def measure(self, group):
+        """Runs group() (which returns seconds) until enough passed; {"seconds", "groups_kept", "groups_dropped", "delivered_cpu"}."""
+        kept, dropped, probes = [], [], [self.probe()]
+        start = time.perf_counter()
+        while True:
+            seconds = group()
+            probes.append(self.probe())
+            (kept if min(probes[-2:]) >= 0.9 else dropped).append(seconds)
+            if len(kept) >= self.groups or time.perf_counter() - start > self.seconds:
+                break
+        return {"seconds": float(numpy.median(kept)) if kept else min(dropped), "groups_kept": len(kept),
+                "groups_dropped": len(dropped), "delivered_cpu": float(numpy.median(probes))}
+
+
+def bench(arguments):
+    """The report of `qnext bench --json` as far as llama.cpp has it. A prompt is taken as its pieces of `ubatch` tokens, each
+    at its depth, up to four depths measured and the others interpolated."""
+    gate = Gate(arguments.threads, arguments.probe, arguments.groups, arguments.seconds)
+    deepest = max([*arguments.prompt, *(c + 4096 for c in arguments.context)])
+    sequences = max(arguments.batch)
+    start = time.perf_counter()
+    peer = LlamaCpp(arguments.model, arguments.isa, arguments.threads, deepest, arguments.ubatch, sequences,
+                    not arguments.no_extra_buffers, arguments.verbose)
+    opened = time.perf_counter() - start
+    peer.decode([(0, [1])])
+    report = {"model": arguments.model, "backend": f"llama.cpp {RELEASE} {peer.isa}", "isa": peer.isa,
+              "threads": arguments.threads, "chunk": arguments.ubatch, "extra_buffers": not arguments.no_extra_buffers,
+              "open_seconds": opened, "first_token_seconds": time.perf_counter() - start, "prefill": [], "decode": []}
+    generator = numpy.random.default_rng(1)
+    tokens = lambda count: generator.integers(0, peer.vocab_size, count)
+
+    def timed(feeds, logits):
+        begin = time.perf_counter()
+        peer.decode(feeds, logits)
+        return time.perf_counter() - begin
+
+    pieces = {}  # (depth, rows) -> measurement
+
+    def piece(depth, rows):
+        def group():
+            peer.clear()
+            if depth:
+                peer.fill(0, depth)
+            return timed([(0, tokens(rows))], "last")
+        if (depth, rows) not in pieces:
+            pieces[depth, rows] = gate.measure(group)
+        return pieces[depth, rows]
+
+    for count in arguments.prompt:
+        rows = min(count, arguments.ubatch)
+        steps = -(-count // rows)
+        measured = sorted({round(i * (steps - 1) / 3) for i in range(4)}) if steps > 1 else [0]
+        results = [piece(step * rows, rows) for step in measured]
+        seconds = sum(numpy.interp(range(steps), measured, [r["seconds"] for r in results])) * count / (steps * rows)
+        report["prefill"].append({"tokens": count, "seconds": float(seconds), "tokens_per_second": count / seconds,
+                                  "groups_kept": min(r["groups_kept"] for r in results),
+                                  "groups_dropped": sum(r["groups_dropped"] for r in results),
+                                  "delivered_cpu": min(r["delivered_cpu"] for r in results)})
+        print(json.dumps(report["prefill"][-1]), file=sys.stderr)
+    for batch in arguments.batch:
+        for depth in arguments.context:
+            peer.clear()
+            for sequence in range(batch):
+                if depth:
+                    peer.fill(sequence, depth)
+            step = lambda: timed([(sequence, tokens(1)) for sequence in range(batch)], "last")
+            first = step()
+            steps = 1 if first > 0.5 else 2 if first > 0.2 else 8
+            result = gate.measure(lambda: sum(step() for _ in range(steps)) / steps)
+            report["decode"].append({"context": depth, "batch": batch, "tokens_per_second": batch / result["seconds"], **result})
+            print(json.dumps(report["decode"][-1]), file=sys.stderr)
+    report["memory"] = memory()
+    return report
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True)
+    numbers = lambda text: [int(n) for n in text.split(",")]
+    for name in ("logits", "bench"):
+        command = commands.add_parser(name)
+        command.add_argument("model")
+        command.add_argument("--isa", choices=ISA_LIBRARIES, default=None)
+        command.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+        command.add_argument("--ubatch", type=int, default=512)
+        command.add_argument("--no-extra-buffers", action="store_true", help="no repacked copies of the weights, no AMX")
+        command.add_argument("--verbose", action="store_true")
+        if name == "logits":
+            command.add_argument("--tokens-file", required=True, help="token ids separated by white space")
+            command.add_argument("--output", required=True, help=".npy, [tokens, vocabulary] float32")
+        else:
+            command.add_argument("--prompt", type=numbers, default=[512, 2048])
+            command.add_argument("--context", type=numbers, default=[0, 4096])
+            command.add_argument("--batch", type=numbers, default=[1])
+            command.add_argument("--groups", type=int, default=5)
+            command.add_argument("--seconds", type=float, default=20)
+            command.add_argument("--probe", type=float, default=0.06)
+    arguments = parser.parse_args()
+    if arguments.command == "bench":
+        print(json.dumps(bench(arguments)))
+        return
+    tokens = [int(word) for word in pathlib.Path(arguments.tokens_file).read_text().split()]
+    peer = LlamaCpp(arguments.model, arguments.isa, arguments.threads, len(tokens) + 1, arguments.ubatch,
+                    extra_buffers=not arguments.no_extra_buffers, verbose=arguments.verbose, outputs=arguments.ubatch)
+    numpy.save(arguments.output, peer.prefill(tokens, logits="all"))
+
+
+if __name__ == "__main__":
+    main()

@@ -71,7 +71,7 @@ ChatFormat ChatFormat::load(const std::filesystem::path& directory) {
   std::string eos = special_token(config, "eos_token", config_file);
 
   const auto make = [&](std::string source, const std::string& file) {
-    return ChatFormat(ChatTemplate::parse(std::move(source), file), file, std::move(bos), std::move(eos));
+    return from_template(std::move(source), file, std::move(bos), std::move(eos));
   };
   const auto template_path = directory / "chat_template.jinja";
   if (std::filesystem::exists(template_path)) {
@@ -79,10 +79,21 @@ ChatFormat ChatFormat::load(const std::filesystem::path& directory) {
     return make(read_text_file(template_path, static_cast<size_t>(limits.template_bytes)), template_path.string());
   }
   if (auto source = config_template(config, config_file)) return make(std::move(*source), config_file);
-  return make(kChatMl, "ChatML");
+  return built_in(std::move(bos), std::move(eos));
 }
 
-ChatFormat ChatFormat::chatml() { return ChatFormat(ChatTemplate::parse(kChatMl, "ChatML"), "ChatML", "", ""); }
+ChatFormat ChatFormat::from_template(std::string source, const std::string& file, std::string bos_token,
+                                     std::string eos_token) {
+  ChatTemplate parsed = ChatTemplate::parse(source, file);
+  return ChatFormat(std::move(parsed), std::move(source), file, std::move(bos_token), std::move(eos_token));
+}
+
+ChatFormat ChatFormat::built_in(std::string bos_token, std::string eos_token) {
+  return ChatFormat(ChatTemplate::parse(kChatMl, "ChatML"), std::nullopt, "ChatML", std::move(bos_token),
+                    std::move(eos_token));
+}
+
+ChatFormat ChatFormat::chatml() { return built_in("", ""); }
 
 std::string ChatFormat::render(const Json& messages, const Json& tools, bool add_generation_prompt,
                                const Json& variables) const {

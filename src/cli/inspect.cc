@@ -1,4 +1,4 @@
-// qnext inspect: what a model directory holds and what running it takes.
+// qnext inspect: what a model's files hold and what running it takes.
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -9,10 +9,10 @@
 #include "cli/commands.h"
 #include "cli/model_options.h"
 #include "cli/terminal.h"
-#include "formats/safetensors.h"
 #include "model/config.h"
 #include "model/weights.h"
 #include "runtime/memory_plan.h"
+#include "runtime/model_files.h"
 
 namespace qnext::cli {
 namespace {
@@ -24,6 +24,7 @@ Opens every file and checks every tensor against the configuration, but runs not
 
 Examples:
   qnext inspect models/starter
+  qnext inspect model-00001-of-00003.gguf
   qnext inspect M --context 262144 --kv bf16     memory for a full context
   qnext inspect M --tensors                      every tensor: type, shape, file
   qnext inspect M --json | jq .memory)";
@@ -54,7 +55,7 @@ Report report_on(const Weights& weights, const ModelConfig& config, const Inspec
   report.moe_layers = std::ranges::count(config.layer_is_moe, true);
   report.has_mtp = weights.mtp.has_value();
   EngineOptions engine;
-  engine.kv_dtype = options.model.kv == "bf16" ? DType::kBF16 : DType::kF32;
+  engine.kv_dtype = kv_dtype(options.model);
   engine.context = config.max_position_embeddings;
   engine.planned_context = options.model.context > 0
                                ? options.model.context
@@ -169,8 +170,9 @@ void print_text(const Report& r, const Weights& weights, bool tensors) {
 int inspect(const InspectOptions& options) {
   const std::filesystem::path path = find_model(options.model.model);
   const Busy busy(fmt::format("reading {}", path.string()));
-  const ModelConfig config = load_config(path);
-  const Weights weights = bind_weights(config, std::make_shared<const SafetensorsCheckpoint>(path));
+  const ModelFiles files(path);
+  const ModelConfig config = files.config();
+  const Weights weights = bind_weights(config, files.checkpoint());
   const Report report = report_on(weights, config, options, path);
   if (options.json) {
     fmt::print("{}\n", to_json(report, weights, options.tensors).dump(2, ' ', false, Json::error_handler_t::replace));
@@ -186,13 +188,11 @@ void add_inspect_command(CLI::App& app, Action& action) {
   CLI::App* command = app.add_subcommand("inspect", "what a model is, and what memory it needs");
   const auto options = std::make_shared<InspectOptions>();
   command->add_option("MODEL", options->model.model,
-                      "model directory; default: $QNEXT_MODEL or the bundled models/starter");
+                      "model directory or GGUF file; default: $QNEXT_MODEL or the bundled models/starter");
   command->add_option("--context", options->model.context, "plan memory for this many tokens; default: 4096")
       ->check(quiet(CLI::PositiveNumber))
       ->type_name("N");
-  command->add_option("--kv", options->model.kv, "type of attention keys and values in memory")
-      ->check(quiet(CLI::IsMember({"f32", "bf16"})))
-      ->capture_default_str();
+  add_kv_option(*command, options->model);
   command->add_flag("--tensors", options->tensors, "list every tensor");
   command->add_flag("--json", options->json, "print one JSON object");
   command->footer(kFooter);

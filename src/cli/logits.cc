@@ -16,7 +16,7 @@
 #include "cli/model_options.h"
 #include "cli/terminal.h"
 #include "formats/safetensors.h"
-#include "tokenizer/tokenizer.h"
+#include "runtime/model_files.h"
 
 namespace qnext::cli {
 namespace {
@@ -124,11 +124,11 @@ void require_disk(const fs::path& directory, int64_t bytes) {
 int logits(const LogitsOptions& options) {
   const fs::path path = find_model(options.model.model);
   const std::vector<int32_t> tokens =
-      options.has_text ? Tokenizer::load(path).encode(options.text) : read_token_ids(options.tokens_file);
+      options.has_text ? ModelFiles(path).tokenizer().encode(options.text) : read_token_ids(options.tokens_file);
   const auto count = static_cast<int64_t>(tokens.size());
   if (count == 0) throw Error("there are no tokens to read");
 
-  const ModelConfig config = load_config(path);
+  const ModelConfig config = ModelFiles(path).config();
   const int64_t context = options.model.context > 0 ? options.model.context : config.max_position_embeddings;
   if (count > context) throw Error(fmt::format("the prompt has {} tokens, but the context holds {}", count, context));
   for (int64_t i = 0; i < count; ++i) {

@@ -53,8 +53,11 @@ int main(int argc, char** argv) {
   add_perplexity_command(app, action);
   add_tokenize_command(app, action);
   add_inspect_command(app, action);
-  add_synth_command(app, action);
+  add_bench_command(app, action);
   add_quantize_command(app, action);
+  add_kld_command(app, action);
+  add_imatrix_command(app, action);
+  add_synth_command(app, action);
   try {
     app.parse(argc, argv);
   } catch (const CLI::Success& help) {

@@ -10,6 +10,7 @@
 #include "base/error.h"
 #include "base/mapped_file.h"
 #include "cli/terminal.h"
+#include "runtime/model_files.h"
 
 namespace qnext::cli {
 
@@ -17,19 +18,27 @@ namespace fs = std::filesystem;
 
 void add_model_option(CLI::App& app, ModelOptions& options) {
   app.add_option("-m,--model", options.model,
-                 "model directory (config.json, *.safetensors, tokenizer.json); default: $QNEXT_MODEL or the bundled "
-                 "models/starter")
-      ->type_name("DIR");
+                 "model directory (config.json, *.safetensors, tokenizer.json) or GGUF file (of several parts, any); "
+                 "default: $QNEXT_MODEL or the bundled models/starter")
+      ->type_name("PATH");
+}
+
+void add_kv_option(CLI::App& app, ModelOptions& options) {
+  app.add_option("--kv", options.kv, "type of attention keys and values in memory")
+      ->check(quiet(CLI::IsMember({"f32", "bf16", "q8"})))
+      ->capture_default_str()
+      ->type_name("{f32,bf16,q8}");
+}
+
+DType kv_dtype(const ModelOptions& options) {
+  return options.kv == "f32" ? DType::kF32 : options.kv == "bf16" ? DType::kBF16 : DType::kQ8_0;
 }
 
 void add_engine_options(CLI::App& app, ModelOptions& options) {
   app.add_option("--threads", options.threads, "threads; default: one per CPU this process may use")
       ->check(quiet(CLI::Range(1, 4096)))
       ->type_name("N");
-  app.add_option("--kv", options.kv, "type of attention keys and values in memory")
-      ->check(quiet(CLI::IsMember({"f32", "bf16"})))
-      ->capture_default_str()
-      ->type_name("{f32,bf16}");
+  add_kv_option(app, options);
   app.add_option_function<std::string>(
          "--memory-limit",
          [&options](const std::string& text) {
@@ -77,9 +86,12 @@ fs::path find_model(const std::string& typed) {
     const fs::path path = from_variable ? variable : typed;
     const std::string_view source = from_variable ? " (from QNEXT_MODEL)" : "";
     std::error_code ignored;
-    if (!fs::exists(path, ignored)) throw Error(fmt::format("{}{}: no such model directory", path.string(), source));
-    if (!is_model(path)) {
-      throw Error(fmt::format("{}{}: not a model directory: it has no config.json", path.string(), source));
+    if (!fs::exists(path, ignored)) {
+      throw Error(fmt::format("{}{}: no such model directory or file", path.string(), source));
+    }
+    if (fs::is_directory(path, ignored) && !ModelFiles::holds_model(path)) {
+      throw Error(
+          fmt::format("{}{}: not a model directory: it has no config.json and no .gguf file", path.string(), source));
     }
     return path;
   }
@@ -98,22 +110,30 @@ fs::path find_model(const std::string& typed) {
       "current directory)");
 }
 
-std::unique_ptr<Engine> open_engine(const fs::path& model, const ModelOptions& options, const EngineNeeds& needs) {
-  const ModelConfig config = load_config(model);
-  if (options.context > config.max_position_embeddings) {
-    throw Error(fmt::format("--context {}: the model was made for {} tokens (max_position_embeddings of {})",
-                            options.context, config.max_position_embeddings, (model / "config.json").string()));
-  }
+EngineOptions engine_options_of(const ModelOptions& options) {
   EngineOptions engine;
   engine.threads = options.threads;
   engine.context = options.context;
+  engine.kv_dtype = kv_dtype(options);
+  engine.memory_limit_bytes = options.memory_limit_bytes;
+  return engine;
+}
+
+std::unique_ptr<Engine> open_engine(const fs::path& model, const ModelOptions& options, const EngineNeeds& needs) {
+  const ModelFiles files(model);
+  const ModelConfig config = files.config();
+  if (options.context > config.max_position_embeddings) {
+    throw Error(fmt::format("--context {}: the model was made for {} tokens (max_position_embeddings of {})",
+                            options.context, config.max_position_embeddings, files.config_file()));
+  }
+  EngineOptions engine = engine_options_of(options);
   const int64_t context = options.context > 0 ? options.context : config.max_position_embeddings;
   engine.planned_context = std::min(context, std::max(needs.tokens, engine.planned_context));
   if (options.context > 0) engine.planned_context = options.context;
   if (needs.batch_rows > 0) engine.batch_rows = needs.batch_rows;
-  engine.kv_dtype = options.kv == "bf16" ? DType::kBF16 : DType::kF32;
   engine.mtp = needs.mtp;
-  engine.memory_limit_bytes = options.memory_limit_bytes;
+  engine.mtp_if_present = needs.mtp_if_present;
+  engine.wrap_backend = needs.wrap_backend;
   const Busy busy(fmt::format("opening {}", model.string()), !needs.quiet);
   return std::make_unique<Engine>(model, engine);
 }

@@ -25,10 +25,14 @@ inline CLI::Validator quiet(CLI::Validator validator) { return validator.descrip
 
 /// --model only.
 void add_model_option(CLI::App& app, ModelOptions& options);
+/// --kv only.
+void add_kv_option(CLI::App& app, ModelOptions& options);
+/// The element type that --kv names.
+DType kv_dtype(const ModelOptions& options);
 /// --threads, --kv and --memory-limit.
 void add_engine_options(CLI::App& app, ModelOptions& options);
 
-/// The model directory: `typed`, or QNEXT_MODEL, or models/starter beside the program or in a directory above it or
+/// The model, a directory or a GGUF file: `typed`, or QNEXT_MODEL, or models/starter beside the program or in a directory above it or
 /// the current one. Throws Error that says where it looked.
 std::filesystem::path find_model(const std::string& typed);
 
@@ -41,7 +45,12 @@ struct EngineNeeds {
   int64_t batch_rows = 0;  ///< 0: the engine's default
   bool mtp = false;
   bool quiet = false;  ///< say nothing on stderr
+  bool mtp_if_present = false;
+  decltype(EngineOptions::wrap_backend) wrap_backend = {};
 };
+
+/// What the shared options say; the rest as EngineOptions has it.
+EngineOptions engine_options_of(const ModelOptions& options);
 
 /// Opens the model. Throws Error when options.context is more than the model was made for.
 std::unique_ptr<Engine> open_engine(const std::filesystem::path& model, const ModelOptions& options,

@@ -10,7 +10,7 @@
 #include "cli/commands.h"
 #include "cli/model_options.h"
 #include "cli/terminal.h"
-#include "tokenizer/tokenizer.h"
+#include "runtime/model_files.h"
 
 namespace qnext::cli {
 namespace {
@@ -48,7 +48,7 @@ struct Score {
 
 int perplexity(const PerplexityOptions& options) {
   const std::filesystem::path path = find_model(options.model.model);
-  const Tokenizer tokenizer = Tokenizer::load(path);
+  const Tokenizer tokenizer = ModelFiles(path).tokenizer();
   std::vector<int32_t> tokens = tokenizer.encode(read_input(options.file), SpecialTokens::kPlain);
   if (options.max_tokens > 0 && static_cast<int64_t>(tokens.size()) > options.max_tokens)
     tokens.resize(options.max_tokens);

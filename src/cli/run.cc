@@ -15,6 +15,7 @@
 #include "cli/model_options.h"
 #include "cli/sampling_options.h"
 #include "cli/terminal.h"
+#include "runtime/model_files.h"
 #include "runtime/sequence_model.h"
 
 namespace qnext::cli {
@@ -57,8 +58,9 @@ struct RunOptions {
 struct Talker {
   explicit Talker(const RunOptions& options)
       : path(find_model(options.model.model)),
-        tokenizer(Tokenizer::load(path)),
-        generation(load_generation_config(path)),
+        files(path),
+        tokenizer(files.tokenizer()),
+        generation(files.generation_config()),
         sampling(sampling_options(options.sampling, generation)) {}
 
   /// Opens the engine with room for `prompt_tokens` and, where it is bounded, the answer.
@@ -66,8 +68,9 @@ struct Talker {
     const auto start = std::chrono::steady_clock::now();
     engine = open_engine(path, options.model, {.tokens = prompt_tokens, .quiet = options.quiet});
     if (tokenizer.vocab_size() > engine->config().vocab_size) {
-      throw FileError((path / "tokenizer.json").string(), "vocabulary",
-                      fmt::format("at most {} ids (vocab_size of config.json)", engine->config().vocab_size),
+      throw FileError(files.tokenizer_file(), "vocabulary",
+                      fmt::format("at most {} ids (vocab_size of {})", engine->config().vocab_size,
+                                  std::filesystem::path(files.config_file()).filename().string()),
                       std::to_string(tokenizer.vocab_size()));
     }
     model = std::make_unique<SequenceModel>(*engine);
@@ -81,6 +84,7 @@ struct Talker {
   }
 
   std::filesystem::path path;
+  ModelFiles files;
   Tokenizer tokenizer;
   GenerationConfig generation;
   SamplingOptions sampling;
@@ -94,7 +98,9 @@ class Watcher {
  public:
   /// `preface` is printed before the first piece, once the prompt is known to be acceptable.
   explicit Watcher(const RunOptions& options, std::string preface = {})
-      : preface_(std::move(preface)), print_(!options.json), progress_("reading the prompt", "tokens", !options.quiet) {}
+      : preface_(std::move(preface)),
+        print_(!options.json),
+        progress_("reading the prompt", "tokens", !options.quiet) {}
 
   GenerateEvents events() {
     GenerateEvents events;
@@ -223,7 +229,7 @@ class Conversation {
   explicit Conversation(const RunOptions& options)
       : options_(options),
         talker_(open(options)),
-        session_(*talker_.model, talker_.tokenizer, ChatFormat::load(talker_.path), talker_.sampler(),
+        session_(*talker_.model, talker_.tokenizer, talker_.files.chat_format(), talker_.sampler(),
                  talker_.generate_options(options), options.system),
         watcher_(options),
         interactive_(isatty(STDIN_FILENO) == 1 && isatty(STDOUT_FILENO) == 1) {}

@@ -1,149 +1,16 @@
 #include "model/weights.h"
 
-#include <algorithm>
-#include <cstring>
-#include <unordered_set>
 #include <utility>
 
 #include "base/error.h"
+#include "model/gguf_binder.h"
+#include "model/tensor_taker.h"
 
 namespace qnext {
 
 namespace {
 
-constexpr int64_t kScaleBlock = 128;  // fp8: one scale for each block of 128 x 128 elements
-
-int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
-
-std::string shape_text(std::span<const int64_t> shape) { return fmt::format("[{}]", fmt::join(shape, ", ")); }
-
-bool aligned(const FileTensor& tensor, int64_t alignment) {
-  return reinterpret_cast<uintptr_t>(tensor.bytes.data()) % static_cast<uintptr_t>(alignment) == 0;
-}
-
-/// The rows [begin, begin + count) of m.
-Matrix row_range(const Matrix& m, int64_t begin, int64_t count) { return m.select_rows(begin, 1, 1, count); }
-
-/// Takes tensors out of a checkpoint by name. Each is checked when taken; what was never taken is left over.
-class TensorTaker {
- public:
-  TensorTaker(const Checkpoint& checkpoint, Weights& weights)
-      : checkpoint_(checkpoint), weights_(weights) {
-    taken_.reserve(checkpoint.tensors().size());
-  }
-
-  bool has(const std::string& name) const { return checkpoint_.find(name) != nullptr; }
-  bool has_prefix(std::string_view prefix) const {
-    const auto it = checkpoint_.tensors().lower_bound(prefix);
-    return it != checkpoint_.tensors().end() && it->first.starts_with(prefix);
-  }
-
-  /// A matrix [rows, cols], mapped.
-  Matrix matrix(const std::string& name, int64_t rows, int64_t cols) {
-    const int64_t shape[] = {rows, cols};
-    return std::move(stack(name, shape).front());
-  }
-
-  /// A tensor [..., rows, cols] as its matrices, in order.
-  std::vector<Matrix> stack(const std::string& name, std::span<const int64_t> shape) {
-    const FileTensor& tensor = take(name, shape, /*fp8_allowed=*/true);
-    Matrix m;
-    m.dtype = *tensor.dtype;
-    m.rows = shape[shape.size() - 2];
-    m.cols = shape[shape.size() - 1];
-    m.data = mapped_or_copied(tensor);
-    int64_t scales_per_matrix = 0;
-    if (m.dtype == DType::kF8E4M3) {
-      const int64_t scale_rows = ceil_div(m.rows, kScaleBlock);
-      m.scale_cols = ceil_div(m.cols, kScaleBlock);
-      std::vector<int64_t> scale_shape(shape.begin(), shape.end() - 2);
-      scale_shape.insert(scale_shape.end(), {scale_rows, m.scale_cols});
-      m.block_scales = floats(name + "_scale_inv", scale_shape, /*map=*/true);
-      scales_per_matrix = scale_rows * m.scale_cols;
-    }
-    const int64_t matrix_bytes = m.bytes(), count = static_cast<int64_t>(tensor.bytes.size()) / matrix_bytes;
-    std::vector<Matrix> matrices;
-    matrices.reserve(static_cast<size_t>(count));
-    for (int64_t i = 0; i < count; ++i) {
-      matrices.push_back(m);
-      m.data += matrix_bytes;
-      if (m.block_scales != nullptr) m.block_scales += scales_per_matrix;
-    }
-    return matrices;
-  }
-
-  /// A parameter of few elements, as f32.
-  Vector vector(const std::string& name, std::initializer_list<int64_t> shape) {
-    int64_t size = 1;
-    for (int64_t dim : shape) size *= dim;
-    return {floats(name, {shape.begin(), shape.size()}, /*map=*/false), size};
-  }
-
-  /// Throws unless everything was taken.
-  void check_nothing_left() const {
-    std::vector<const FileTensor*> left;
-    for (const auto& [name, tensor] : checkpoint_.tensors()) {
-      // Old savers stored the rotary frequencies, which the config determines.
-      if (!taken_.contains(&tensor) && !name.ends_with("rotary_emb.inv_freq")) left.push_back(&tensor);
-    }
-    if (left.empty()) return;
-    constexpr size_t kListed = 5;
-    std::string list;
-    for (size_t i = 0; i < std::min(left.size(), kListed); ++i) {
-      list +=
-          fmt::format("{}{} {}", i == 0 ? "" : ", ", qnext::quoted(left[i]->name, 200), shape_text(left[i]->shape));
-    }
-    throw FileError(*left[0]->file, "tensors", "only parameters that the model of config.json has",
-                    fmt::format("{} others: {}{}", left.size(), list, left.size() > kListed ? ", ..." : ""));
-  }
-
- private:
-  const FileTensor& take(const std::string& name, std::span<const int64_t> shape, bool fp8_allowed) {
-    const FileTensor* tensor = checkpoint_.find(name);
-    if (tensor == nullptr) {
-      const auto& all = checkpoint_.tensors();
-      throw FileError(checkpoint_.path().string(), "tensor " + name, shape_text(shape),
-                      fmt::format("no such tensor among {}{}", all.size(),
-                                  all.empty() ? "" : ", from " + qnext::quoted(all.begin()->first, 200)));
-    }
-    if (!std::ranges::equal(tensor->shape, shape)) {
-      throw FileError(*tensor->file, "tensor " + name, shape_text(shape), shape_text(tensor->shape));
-    }
-    if (!tensor->dtype.has_value() || (*tensor->dtype == DType::kF8E4M3 && !fp8_allowed)) {
-      throw FileError(*tensor->file, fmt::format("tensor {} dtype", name),
-                      fp8_allowed ? "F32, F16, BF16 or F8_E4M3" : "F32, F16 or BF16", tensor->dtype_text);
-    }
-    taken_.insert(tensor);
-    return *tensor;
-  }
-
-  const std::byte* mapped_or_copied(const FileTensor& tensor) {
-    if (aligned(tensor, dtype_size(*tensor.dtype))) return tensor.bytes.data();
-    return weights_.owned_bytes.emplace_back(tensor.bytes.begin(), tensor.bytes.end()).data();
-  }
-
-  /// The elements as f32: in the file itself where `map` allows it and they are, else converted into owned_floats.
-  /// Vectors are read at once, so that a model opened is a model read but for its matrices. The scales of fp8 stay
-  /// mapped: there are as many as matrices, each on a page of its own, and on a cold disk each page is a seek.
-  const float* floats(const std::string& name, std::span<const int64_t> shape, bool map) {
-    const FileTensor& tensor = take(name, shape, /*fp8_allowed=*/false);
-    if (map && *tensor.dtype == DType::kF32 && aligned(tensor, sizeof(float))) {
-      return reinterpret_cast<const float*>(tensor.bytes.data());
-    }
-    const int64_t size = static_cast<int64_t>(tensor.bytes.size()) / dtype_size(*tensor.dtype);
-    std::vector<float>& out = weights_.owned_floats.emplace_back(static_cast<size_t>(size));
-    for (int64_t i = 0; i < size; ++i) {
-      out[static_cast<size_t>(i)] = load_as_f32(tensor.bytes.data(), *tensor.dtype, i);
-    }
-    return out.data();
-  }
-
-  const Checkpoint& checkpoint_;
-  Weights& weights_;
-  std::unordered_set<const FileTensor*> taken_;
-};
-
-/// Knows the names and row layouts of each part of the model.
+/// Knows the names and row layouts of Hugging Face checkpoints.
 class Binder {
  public:
   Binder(const ModelConfig& config, TensorTaker& tensors) : c_(config), tensors_(tensors) {}
@@ -325,6 +192,11 @@ Weights bind_weights(const ModelConfig& config, std::shared_ptr<const Checkpoint
   Weights w;
   w.checkpoint = std::move(checkpoint);
   TensorTaker tensors(*w.checkpoint, w);
+  if (tensors.has("token_embd.weight")) {
+    bind_gguf(config, tensors, w);
+    tensors.check_nothing_left();
+    return w;
+  }
   Binder binder(config, tensors);
 
   const std::string p = tensors.has_prefix("model.language_model.") ? "model.language_model." : "model.";

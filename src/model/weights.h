@@ -70,10 +70,10 @@ struct Weights {
   std::deque<std::vector<float>> owned_floats;     ///< vectors, and fp8 scales that are not aligned f32 in their file
 };
 
-/// The one function that knows checkpoint names. Finds every parameter of `config` in `checkpoint`, in any of the
-/// published spellings (per-expert or fused experts, fused or split DeltaNet projections, bf16/f16/f32 or fp8 with
-/// 128x128 block scales; "model." or "model.language_model." in front), checks shape and dtype, undoes interleavings
-/// by row selection, and refuses tensors that are missing or left over (except rotary_emb.inv_freq, which the config
+/// The one function that knows the names of tensors. Finds every parameter of `config` in `checkpoint`: a GGUF file's
+/// (gguf_binder.h), or a Hugging Face checkpoint's in any of the published spellings (per-expert or fused experts, fused
+/// or split DeltaNet projections, bf16/f16/f32 or fp8 with 128x128 block scales; "model." or "model.language_model." in
+/// front). Checks shape and dtype, undoes interleavings by row selection, and refuses tensors that are missing or left over (except rotary_emb.inv_freq, which the config
 /// determines). MTP tensors are there as a group or not at all, and as the config announces if it does. With tied
 /// embeddings the one tensor may bear either name; a checkpoint that holds both keeps both, as in transformers 5.
 /// Throws FileError (tensor, file, expected, found).

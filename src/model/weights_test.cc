@@ -363,7 +363,7 @@ TEST(BindWeights, RefusesAWrongType) {
     return bind_error(c, tensors);
   };
   EXPECT_THAT(with_type("lm_head.weight", "I16", 2),
-              HasSubstr("tensor lm_head.weight dtype: expected F32, F16, BF16 or F8_E4M3, found I16"));
+              HasSubstr("tensor lm_head.weight dtype: expected F32, F16, BF16, F8_E4M3 or a known block type, found I16"));
   EXPECT_THAT(with_type("model.norm.weight", "F8_E4M3", 1),
               HasSubstr("tensor model.norm.weight dtype: expected F32, F16 or BF16, found F8_E4M3"));
   EXPECT_THAT(with_type("model.layers.3.self_attn.k_proj.weight_scale_inv", "F8_E8M0", 1),

@@ -21,11 +21,14 @@ struct EngineOptions {
   /// Most rows (tokens of all sequences together) of one step. The more, the less often a prompt reads the weights.
   /// 0: as many, up to 4,096 and the context, as memory has room for.
   int64_t batch_rows = 0;
-  DType kv_dtype = DType::kF32;   ///< F32 or BF16
+  DType kv_dtype = DType::kF32;   ///< F32, BF16 or Q8_0 (KvLayout)
   /// Activations that meet block-quantised weights: rounded to int8, or (slow, the yardstick) in f32.
   ActivationPrecision activations = ActivationPrecision::kInt8;
   bool mtp = false;               ///< keep state for the MTP module
+  bool mtp_if_present = false;    ///< sets mtp when the model has the module
   int64_t memory_limit_bytes = 0; ///< 0: available_memory_bytes()
+  /// Puts a backend of the caller's around the engine's own, to watch what it is asked. Empty: nothing.
+  std::function<std::unique_ptr<Backend>(std::unique_ptr<Backend>)> wrap_backend;
 };
 
 /// Which rows of a feed get logits: the vocabulary-sized head is computed for these alone.
@@ -43,7 +46,7 @@ struct Feed {
 /// what else is in the step (bitwise, docs/numerics.md).
 class Engine {
  public:
-  /// Opens a model directory. The memory plan is checked before anything large is allocated. Throws Error/FileError.
+  /// Opens a model directory or a GGUF file (ModelFiles). The memory plan is checked before anything large is allocated. Throws Error/FileError.
   explicit Engine(const std::filesystem::path& model, const EngineOptions& options = {});
   ~Engine();
 

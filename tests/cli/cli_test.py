@@ -11,6 +11,7 @@ import pathlib
 import pty
 import re
 import select
+import shutil
 import signal
 import subprocess
 import sys
@@ -56,7 +57,7 @@ class CommandLine(unittest.TestCase):
     def test_help_and_version(self):
         self.assertIn("Subcommands:", qnext("--help")[0])
         self.assertRegex(qnext("--version")[0], r"^qnext \d+\.\d+\.\d+\n$")
-        for command in ("run", "logits", "perplexity", "tokenize", "inspect", "synth"):
+        for command in ("run", "logits", "perplexity", "tokenize", "inspect", "bench", "kld", "synth"):
             self.assertIn("Examples:", qnext(command, "--help")[0])
 
     def test_usage_errors(self):
@@ -66,6 +67,30 @@ class CommandLine(unittest.TestCase):
                           ["logits", "--text", "a", "--tokens-file", "b", "-o", "c"], ["run", "--threads", "0", "x"]):
             message = refused(*arguments, status=2)
             self.assertIn("--help", message, arguments)
+
+    def test_gguf_files(self):
+        """Every command takes a GGUF file, or the directory that holds it, where it takes a model directory."""
+        directory = WORK / "gguf"
+        directory.mkdir()
+        file = directory / "tiny.gguf"
+        qnext("synth", "--preset", "tiny", "--type", "BF16", "--mtp", file)
+        ids = qnext("tokenize", "-m", file, "--ids", "Hi.")[0]
+        self.assertEqual(len(ids.split()), 3)
+        reports = [json.loads(qnext("inspect", path, "--json")[0]) for path in (file, directory)]
+        self.assertEqual(reports[0]["architecture"], reports[1]["architecture"])
+        self.assertTrue(reports[0]["architecture"]["mtp"])
+        self.assertEqual(sorted(reports[0]["bytes_by_type"]), ["BF16", "F32"])
+        self.assertEqual(reports[0]["memory"]["weights_mapped"], file.stat().st_size)
+        qnext("logits", "-m", file, "--text", "Hi.", "--mtp", "-o", WORK / "gguf.safetensors")
+        self.assertTrue(qnext("perplexity", "-m", file, "-f", "-", stdin="Hi there.")[0])
+        self.assertEqual(json.loads(qnext("run", "-m", file, "--json", "-n", "2", "Hi.")[0])["prompt_tokens"], 3)
+
+        (directory / "cut").mkdir()
+        cut = directory / "cut" / "cut.gguf"
+        cut.write_bytes(file.read_bytes()[:-1000])
+        self.assertIn("is the file cut short?", refused("run", "-m", cut, "x"))
+        (directory / "other.gguf").write_bytes(b"")
+        self.assertIn("one GGUF file or the parts of one", refused("inspect", directory))
 
     def test_which_model(self):
         self.assertIn("/nowhere: no such model directory", refused("run", "-m", "/nowhere", "x"))
@@ -375,6 +400,58 @@ class Logits(unittest.TestCase):
         self.assertIn("has no MTP module", refused("logits", "-m", GOLDEN / "f32", "--tokens-file", ids, "--mtp", "-o", WORK / "x"))
         refused("logits", "-m", GOLDEN / "base", "--tokens-file", ids, "-o", "/nowhere/out.safetensors")
         self.assertFalse((WORK / "bad.safetensors").exists())
+
+
+class Kld(unittest.TestCase):
+    def test_a_known_difference(self):
+        """Against itself: none. With a head of zeros the other model's distribution is uniform, so the divergence of a position is
+        log(vocabulary) minus the entropy that the base's logits give."""
+        file = WORK / "kld.txt"
+        file.write_text("The quick brown fox.")
+        same = json.loads(qnext("kld", "--base", MODEL, "-m", MODEL, "-f", file, "--context", 8, "--json")[0])
+        self.assertEqual((same["positions"], same["same_top"]), (20, 1))
+        self.assertLess(same["kld"]["max"], 1e-9)
+        self.assertEqual(same["perplexity_base"], same["perplexity_model"])
+
+        tensors = tiny_model.read_safetensors(MODEL / "model.safetensors")
+        uniform = WORK / "uniform"
+        shutil.copytree(MODEL, uniform)
+        dtype, shape, data = tensors["lm_head.weight"]
+        blob = (uniform / "model.safetensors").read_bytes()
+        at = blob.index(bytes(data))
+        (uniform / "model.safetensors").write_bytes(blob[:at] + bytes(len(data)) + blob[at + len(data):])
+        report = json.loads(qnext("kld", "--base", MODEL, "-m", uniform, "-f", file, "--json")[0])
+        ids, output = WORK / "kld_ids.txt", WORK / "kld.safetensors"
+        ids.write_text(" ".join(map(str, file.read_bytes())))
+        qnext("logits", "-m", MODEL, "--tokens-file", ids, "-o", output)
+        rows = tiny_model.floats(tiny_model.read_safetensors(output)["logits"][2])
+        expected = []
+        for i in range(20):
+            row = rows[i * 320:(i + 1) * 320]
+            total = max(row) + math.log(sum(math.exp(x - max(row)) for x in row))
+            expected.append(math.log(320) + sum(math.exp(x - total) * (x - total) for x in row))
+        self.assertAlmostEqual(report["kld"]["mean"], sum(expected) / 20, places=5)
+        self.assertAlmostEqual(report["kld"]["max"], max(expected), places=5)
+        self.assertAlmostEqual(report["perplexity_model"], 320, places=3)
+        self.assertIn("No such file", refused("kld", "--base", MODEL, "-m", MODEL, "-f", "/nowhere"))
+
+
+class Bench(unittest.TestCase):
+    def test_every_figure_has_its_bound(self):
+        report = json.loads(qnext("bench", "-m", MODEL, "--prompt", 48, "--context", "0,200", "--batch", "1,2", "--groups", 1, "--seconds", 1,
+                                  "--probe", 0, "--profile", "--json")[0])
+        self.assertEqual([entry["tokens"] for entry in report["prefill"]], [48])
+        self.assertEqual([(entry["batch"], entry["context"]) for entry in report["decode"]], [(1, 0), (1, 200), (2, 0), (2, 200)])
+        for entry in report["prefill"] + report["decode"]:
+            self.assertGreater(entry["tokens_per_second"], 0)
+            self.assertGreater(entry["of_bound"], 0)
+            self.assertEqual(entry["groups_dropped"], 0)
+            self.assertIn("attention", [operation["operation"] for operation in entry["profile"]])
+        self.assertGreater(report["decode"][1]["bytes"], report["decode"][0]["bytes"])  # keys and values
+        self.assertGreater(report["memory"]["peak_bytes"], 0)
+        text = qnext("bench", "-m", MODEL, "--prompt", 8, "--context", 0, "--groups", 1, "--seconds", 0.1)[0]
+        self.assertIn("prompt of 8", text)
+        self.assertIn("the model was made for", refused("bench", "-m", MODEL, "--prompt", 100000))
 
 
 class Perplexity(unittest.TestCase):

@@ -1,0 +1,17 @@
+#pragma once
+#include <cstdint>
+
+namespace qnext {
+
+/// Independent chains of an arithmetic loop: more than latency times ports of any CPU so far.
+inline constexpr int kRoofChains = 12;
+
+// Each does `rounds` steps on each of kRoofChains registers, and returns something that depends on all of them. To be called
+// only where the machine has the instructions.
+double roof_f32_scalar(int64_t rounds);   ///< 4 products and sums per step
+double roof_f32_avx2(int64_t rounds);     ///< 8
+double roof_f32_avx512(int64_t rounds);   ///< 16
+double roof_int8_avx2(int64_t rounds);    ///< 32
+double roof_int8_avx512(int64_t rounds);  ///< 64, with VNNI
+
+}  // namespace qnext
