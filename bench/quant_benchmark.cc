@@ -3,6 +3,12 @@
 // beside the byte products that registers alone give. Figures and bounds are the best of rounds that alternate, in
 // CPU time of the thread: what the machine can do when nobody disturbs it.
 //   qnext_quant_benchmark [ISA [TYPE]]
+#if !defined(__clang__)
+// g++ 12 warns of the deliberately undefined vectors inside its own intrinsics.
+#pragma GCC diagnostic ignored "-Wuninitialized"
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#endif
+
 #include <fmt/format.h>
 #include <immintrin.h>
 

@@ -12,15 +12,9 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "backend/cpu/unroll.h"
 #include "base/cpu.h"
 #include "tensor/matrix.h"
-
-/// Before a loop whose body indexes an array of vectors: unrolled, the array lives in registers (g++ -O2 would not).
-#if defined(__clang__)
-#define QNEXT_UNROLL _Pragma("clang loop unroll(full)")
-#else
-#define QNEXT_UNROLL _Pragma("GCC unroll 16")
-#endif
 
 namespace qnext {
 
