@@ -245,7 +245,7 @@ void register_all() {
       add(fmt::format("conv_silu_l2_norm/{}", rows), [=](benchmark::State& s) { convolution(s, isa, rows); });
       add(fmt::format("route_10_of_512/{}", rows), [=](benchmark::State& s) { route(s, isa, rows); });
     }
-    for (const DType dtype : {DType::kF32, DType::kBF16}) {
+    for (const DType dtype : {DType::kF32, DType::kBF16, DType::kQ8_0}) {
       for (const int64_t keys : {4096, 32768, 262144}) {
         const auto name = [&](const char* what) { return fmt::format("{}/{}/{}K", what, dtype_name(dtype), keys >> 10); };
         add(name("attention_decode"), [=](benchmark::State& s) { attention(s, isa, dtype, 1, keys); });

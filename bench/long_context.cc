@@ -1,7 +1,7 @@
 // Feeds a long text to a model and shows what the context costs: time per token of DeltaNet and attention layers against
 // position, memory against the plan, and whether the same text in other pieces ends in the same state.
 //
-//   long_context MODEL TEXT_FILE [TOKENS] [--kv bf16] [--pieces N]
+//   long_context MODEL TEXT_FILE [TOKENS] [--kv bf16|q8] [--pieces N]
 #include <fmt/format.h>
 
 #include <chrono>
@@ -24,13 +24,14 @@ using Clock = std::chrono::steady_clock;
 double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
 
 int run(int argc, char** argv) {
-  if (argc < 3) throw Error("usage: long_context MODEL TEXT_FILE [TOKENS] [--kv bf16] [--pieces N]");
+  if (argc < 3) throw Error("usage: long_context MODEL TEXT_FILE [TOKENS] [--kv bf16|q8] [--pieces N]");
   int64_t wanted = 262144, pieces = 0;
   EngineOptions options;
   for (int i = 3; i < argc; ++i) {
     const std::string argument = argv[i];
     if (argument == "--kv" && i + 1 < argc) {
-      options.kv_dtype = std::string(argv[++i]) == "bf16" ? DType::kBF16 : DType::kF32;
+      const std::string type = argv[++i];
+      options.kv_dtype = type == "bf16" ? DType::kBF16 : type == "q8" ? DType::kQ8_0 : DType::kF32;
     } else if (argument == "--pieces" && i + 1 < argc) {
       pieces = std::atoll(argv[++i]);
     } else {

@@ -3,6 +3,12 @@
 // beside the byte products that registers alone give. Figures and bounds are the best of rounds that alternate, in
 // CPU time of the thread: what the machine can do when nobody disturbs it.
 //   qnext_quant_benchmark [ISA [TYPE]]
+#if !defined(__clang__)
+// g++ 12 warns of the deliberately undefined vectors inside its own intrinsics.
+#pragma GCC diagnostic ignored "-Wuninitialized"
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#endif
+
 #include <fmt/format.h>
 #include <immintrin.h>
 
@@ -131,7 +137,7 @@ void run(Isa isa, std::string_view only) {
         for (int64_t t = 0; t < c.tokens; ++t) {
           kernels.round_row(x.data() + t * c.cols, c.cols, scale_group(dtype), rounded.data() + t, c.tokens);
         }
-        std::vector<QuantUnit> scratch(static_cast<size_t>(quant_scratch_bytes(c.tokens)) / sizeof(QuantUnit) + 1);
+        std::vector<QuantUnit> scratch(static_cast<size_t>(quant_scratch_bytes(c.tokens, c.panel)) / sizeof(QuantUnit) + 1);
         const double seconds = seconds_of([&] {
           for (int64_t i = 0; i < repeats; ++i) {
             const std::byte* data = memory.data() + (cached ? 0 : static_cast<int64_t>(next++) % matrices * bytes);

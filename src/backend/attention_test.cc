@@ -28,7 +28,7 @@ struct Sequence {
         k(random, tokens, kv.heads * kv.head_dim),
         v(random, tokens, kv.heads * kv.head_dim) {
     for (int64_t t = 0; t < tokens; t += kBlockTokens) {
-      memory.emplace_back(static_cast<size_t>(kOffset + kv.bytes()), std::byte{0xFF});  // NaN in f32 and bf16
+      memory.emplace_back(static_cast<size_t>(kOffset + kv.bytes()), std::byte{0xFF});  // NaN in f32 (scales of int8 too) and bf16
       blocks.push_back(memory.back().data());
     }
   }
@@ -53,17 +53,37 @@ struct Sequence {
     return {all.begin() + from * heads() * layout.head_dim, all.end()};
   }
 
+  /// What the blocks hold of keys or values, by the definition of the element type.
+  std::vector<double> stored(Table& table) const {
+    std::vector<double> out;
+    for (const float x : table.values()) out.push_back(layout.dtype == DType::kBF16 ? bf16_to_f32(f32_to_bf16(x)) : x);
+    if (layout.dtype != DType::kQ8_0) return out;
+    for (auto head = out.begin(); head != out.end(); head += layout.head_dim) {
+      float largest = 0.0f;
+      for (int64_t d = 0; d < layout.head_dim; ++d) largest = std::max(largest, std::fabs(static_cast<float>(head[d])));
+      for (int64_t d = 0; d < layout.head_dim; ++d) {
+        const double steps = std::nearbyint(static_cast<float>(head[d]) * (127.0f / largest));
+        head[d] = steps * static_cast<double>(largest / 127.0f);
+      }
+    }
+    return out;
+  }
+
   std::vector<double> expected(int64_t from) {
     const int64_t dim = layout.head_dim;
-    const auto stored = [&](float x) { return layout.dtype == DType::kBF16 ? bf16_to_f32(f32_to_bf16(x)) : x; };
+    const std::vector<double> keys = stored(k), values = stored(v);
+    const auto at = [&](const std::vector<double>& table, int64_t row, int64_t head) {
+      return table.data() + (row * layout.heads + head) * dim;
+    };
     std::vector<double> out, p(static_cast<size_t>(length));
     for (int64_t t = from; t < length; ++t) {
       for (int64_t h = 0; h < heads(); ++h) {
         double largest = -INFINITY, sum = 0.0;
         for (int64_t j = 0; j <= t; ++j) {
+          const double* key = at(keys, j, h / group);
           double score = 0.0;
           for (int64_t d = 0; d < dim; ++d) {
-            score += static_cast<double>(q.row(t)[h * dim + d]) * stored(k.row(j)[h / group * dim + d]);
+            score += static_cast<double>(q.row(t)[h * dim + d]) * key[d];
           }
           p[static_cast<size_t>(j)] = score / std::sqrt(static_cast<double>(dim));
           largest = std::max(largest, p[static_cast<size_t>(j)]);
@@ -72,7 +92,7 @@ struct Sequence {
           sum += p[static_cast<size_t>(j)] = std::exp(p[static_cast<size_t>(j)] - largest);
         for (int64_t d = 0; d < dim; ++d) {
           double value = 0.0;
-          for (int64_t j = 0; j <= t; ++j) value += p[static_cast<size_t>(j)] * stored(v.row(j)[h / group * dim + d]);
+          for (int64_t j = 0; j <= t; ++j) value += p[static_cast<size_t>(j)] * at(values, j, h / group)[d];
           out.push_back(value / sum * testing::sigmoid(gate.row(t)[h * dim + d]));
         }
       }
@@ -92,7 +112,7 @@ class AttentionTest : public ::testing::TestWithParam<Isa> {
 
 TEST_P(AttentionTest, EqualsSoftmaxAtBlockBorders) {
   Random random(1);
-  for (const DType dtype : {DType::kF32, DType::kBF16}) {
+  for (const DType dtype : {DType::kF32, DType::kBF16, DType::kQ8_0}) {
     for (const int64_t dim : testing::kSanitized ? std::vector<int64_t>{20, 64} : std::vector<int64_t>{8, 20, 64, 256}) {
       for (const int64_t group : {1, 2, 8}) {
         for (const int64_t length : {1, 2, 63, 64, 65, 130}) {
@@ -132,13 +152,15 @@ TEST_P(AttentionTest, FewTilesEqualManyBitwise) {
   // With few tiles each span is a task of its own, with many a task runs its tile's spans in turn: more threads, and
   // more rows beside, change which; never the sums.
   Random random(4);
-  Sequence s(random, {DType::kBF16, 2, 16}, testing::kSanitized ? 1 : 4, kSpanKeys + 300);
-  const int64_t from = kSpanKeys - 20;
-  const std::vector<float> many = s.run(*backend_, from, 320);
-  for (const int threads : testing::kSanitized ? std::vector<int>{3} : std::vector<int>{1, 3, 16}) {
-    const auto other = make_cpu_backend(threads, GetParam());
-    EXPECT_TRUE(same_bits(many, s.run(*other, from, 320))) << threads << " threads";
-    EXPECT_TRUE(same_bits(many, s.run(*other, from, 9))) << threads << " threads";
+  for (const DType dtype : {DType::kBF16, DType::kQ8_0}) {
+    Sequence s(random, {dtype, 2, 16}, testing::kSanitized ? 1 : 4, kSpanKeys + 300);
+    const int64_t from = kSpanKeys - 20;
+    const std::vector<float> many = s.run(*backend_, from, 320);
+    for (const int threads : testing::kSanitized ? std::vector<int>{3} : std::vector<int>{1, 3, 16}) {
+      const auto other = make_cpu_backend(threads, GetParam());
+      EXPECT_TRUE(same_bits(many, s.run(*other, from, 320))) << threads << " threads";
+      EXPECT_TRUE(same_bits(many, s.run(*other, from, 9))) << threads << " threads";
+    }
   }
 }
 

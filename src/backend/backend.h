@@ -80,9 +80,17 @@ inline constexpr int64_t kBlockTokens = 64;
 /// How keys and values of one attention layer lie in a block: keys [Hkv][A][64] (tokens fastest, so that scores of 16
 /// keys are one vector), then values [Hkv][64][A].
 struct KvLayout {
-  DType dtype = DType::kF32;  ///< F32 or BF16
+  /// F32, BF16, or Q8_0, which here means int8 with one f32 scale per token and head: after the values come the scales of the
+  /// keys [Hkv][64] and those of the values [Hkv][64].
+  DType dtype = DType::kF32;
   int64_t heads = 0, head_dim = 0;
-  int64_t bytes() const { return 2 * heads * head_dim * kBlockTokens * dtype_size(dtype); }
+  int64_t head_bytes() const { return head_dim * kBlockTokens * (dtype == DType::kQ8_0 ? 1 : dtype_size(dtype)); }
+  int64_t scale_bytes() const { return dtype == DType::kQ8_0 ? kBlockTokens * static_cast<int64_t>(sizeof(float)) : 0; }
+  int64_t bytes() const { return 2 * heads * (head_bytes() + scale_bytes()); }
+  int64_t key_offset(int64_t head) const { return head * head_bytes(); }
+  int64_t value_offset(int64_t head) const { return (heads + head) * head_bytes(); }
+  int64_t key_scale_offset(int64_t head) const { return 2 * heads * head_bytes() + head * scale_bytes(); }
+  int64_t value_scale_offset(int64_t head) const { return 2 * heads * head_bytes() + (heads + head) * scale_bytes(); }
 };
 
 /// Keys and values of one layer of one sequence. Token t is in blocks[t / 64] + layer_offset.

@@ -9,7 +9,7 @@
 #include "cli/model_options.h"
 #include "cli/terminal.h"
 #include "convert/importance_recorder.h"
-#include "tokenizer/tokenizer.h"
+#include "runtime/model_files.h"
 
 namespace qnext::cli {
 namespace {
@@ -33,7 +33,7 @@ struct ImatrixCommand {
 
 int imatrix(const ImatrixCommand& command) {
   const std::filesystem::path path = find_model(command.model.model);
-  const Tokenizer tokenizer = Tokenizer::load(path);
+  const Tokenizer tokenizer = ModelFiles(path).tokenizer();
   std::vector<int32_t> tokens = tokenizer.encode(read_input(command.file), SpecialTokens::kParse);
   if (command.max_tokens > 0 && static_cast<int64_t>(tokens.size()) > command.max_tokens) {
     tokens.resize(static_cast<size_t>(command.max_tokens));

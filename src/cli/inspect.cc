@@ -55,7 +55,7 @@ Report report_on(const Weights& weights, const ModelConfig& config, const Inspec
   report.moe_layers = std::ranges::count(config.layer_is_moe, true);
   report.has_mtp = weights.mtp.has_value();
   EngineOptions engine;
-  engine.kv_dtype = options.model.kv == "bf16" ? DType::kBF16 : DType::kF32;
+  engine.kv_dtype = kv_dtype(options.model);
   engine.context = config.max_position_embeddings;
   engine.planned_context = options.model.context > 0
                                ? options.model.context
@@ -192,9 +192,7 @@ void add_inspect_command(CLI::App& app, Action& action) {
   command->add_option("--context", options->model.context, "plan memory for this many tokens; default: 4096")
       ->check(quiet(CLI::PositiveNumber))
       ->type_name("N");
-  command->add_option("--kv", options->model.kv, "type of attention keys and values in memory")
-      ->check(quiet(CLI::IsMember({"f32", "bf16"})))
-      ->capture_default_str();
+  add_kv_option(*command, options->model);
   command->add_flag("--tensors", options->tensors, "list every tensor");
   command->add_flag("--json", options->json, "print one JSON object");
   command->footer(kFooter);

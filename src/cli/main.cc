@@ -56,6 +56,7 @@ int main(int argc, char** argv) {
   add_bench_command(app, action);
   add_kld_command(app, action);
   add_quantize_command(app, action);
+  add_kld_command(app, action);
   add_imatrix_command(app, action);
   add_synth_command(app, action);
   try {

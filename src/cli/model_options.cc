@@ -23,14 +23,22 @@ void add_model_option(CLI::App& app, ModelOptions& options) {
       ->type_name("PATH");
 }
 
+void add_kv_option(CLI::App& app, ModelOptions& options) {
+  app.add_option("--kv", options.kv, "type of attention keys and values in memory")
+      ->check(quiet(CLI::IsMember({"f32", "bf16", "q8"})))
+      ->capture_default_str()
+      ->type_name("{f32,bf16,q8}");
+}
+
+DType kv_dtype(const ModelOptions& options) {
+  return options.kv == "f32" ? DType::kF32 : options.kv == "bf16" ? DType::kBF16 : DType::kQ8_0;
+}
+
 void add_engine_options(CLI::App& app, ModelOptions& options) {
   app.add_option("--threads", options.threads, "threads; default: one per CPU this process may use")
       ->check(quiet(CLI::Range(1, 4096)))
       ->type_name("N");
-  app.add_option("--kv", options.kv, "type of attention keys and values in memory")
-      ->check(quiet(CLI::IsMember({"f32", "bf16"})))
-      ->capture_default_str()
-      ->type_name("{f32,bf16}");
+  add_kv_option(app, options);
   app.add_option_function<std::string>(
          "--memory-limit",
          [&options](const std::string& text) {
@@ -106,7 +114,7 @@ EngineOptions engine_options_of(const ModelOptions& options) {
   EngineOptions engine;
   engine.threads = options.threads;
   engine.context = options.context;
-  engine.kv_dtype = options.kv == "bf16" ? DType::kBF16 : DType::kF32;
+  engine.kv_dtype = kv_dtype(options);
   engine.memory_limit_bytes = options.memory_limit_bytes;
   return engine;
 }

@@ -25,6 +25,10 @@ inline CLI::Validator quiet(CLI::Validator validator) { return validator.descrip
 
 /// --model only.
 void add_model_option(CLI::App& app, ModelOptions& options);
+/// --kv only.
+void add_kv_option(CLI::App& app, ModelOptions& options);
+/// The element type that --kv names.
+DType kv_dtype(const ModelOptions& options);
 /// --threads, --kv and --memory-limit.
 void add_engine_options(CLI::App& app, ModelOptions& options);
 

@@ -70,8 +70,11 @@ int quantize_command(const QuantizeCommand& command) {
                                 .plan_only = command.dry_run};
   const auto start = std::chrono::steady_clock::now();
   Progress progress("quantize", "weights");
-  const QuantizeReport report =
-      quantize(command.in, command.out, options, [&](int64_t done, int64_t total) { progress.update(done, total); });
+  catch_interrupts();  // so that what was written is removed
+  const QuantizeReport report = quantize(command.in, command.out, options, [&](int64_t done, int64_t total) {
+    if (interrupted()) throw Error("interrupted");
+    progress.update(done, total);
+  });
   progress.finish();
   const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   if (command.json) {

@@ -6,6 +6,7 @@
 #include <cmath>
 #include <cstring>
 #include <exception>
+#include <fstream>
 #include <map>
 #include <mutex>
 #include <nlohmann/json.hpp>
@@ -13,11 +14,12 @@
 
 #include "base/cpu.h"
 #include "base/error.h"
+#include "base/mapped_file.h"
 #include "base/thread_pool.h"
-#include "convert/source_model.h"
 #include "formats/gguf.h"
 #include "formats/safetensors.h"
 #include "quant/encode.h"
+#include "runtime/model_files.h"
 
 namespace qnext {
 
@@ -238,20 +240,51 @@ std::vector<TensorSpec> specs_of(std::span<const Job> jobs) {
   return specs;
 }
 
+/// Writes what belongs beside model.safetensors: config.json, tokenizer and chat template as they are, except that
+/// config.json states the weights' quantisation: fp8 with scales of 128 x 128, or none.
+void write_model_files(const fs::path& from, const fs::path& to, bool fp8) {
+  using Json = nlohmann::ordered_json;
+  constexpr size_t kMaxBytes = size_t{64} << 20;
+  Json config = Json::parse(read_text_file(from / "config.json", kMaxBytes));
+  config.erase("quantization_config");
+  if (fp8) {
+    config["quantization_config"] = {{"quant_method", "fp8"},
+                                     {"fmt", "e4m3"},
+                                     {"activation_scheme", "dynamic"},
+                                     {"weight_block_size", {kFp8Block, kFp8Block}}};
+  }
+  std::ofstream file(to / "config.json", std::ios::binary);
+  file << config.dump(2) << "\n";
+  file.close();
+  if (!file) throw Error(fmt::format("{}: cannot write", (to / "config.json").string()));
+  for (const char* name : {"generation_config.json", "tokenizer.json", "tokenizer_config.json", "vocab.json",
+                           "merges.txt", "special_tokens_map.json", "chat_template.jinja"}) {
+    std::error_code error;
+    if (!fs::exists(from / name)) continue;
+    fs::copy_file(from / name, to / name, error);
+    if (error) throw Error(fmt::format("{}: cannot copy: {}", (from / name).string(), error.message()));
+  }
+}
+
 }  // namespace
 
 QuantizeReport quantize(const fs::path& in, const fs::path& out, const QuantizeOptions& options,
                         const std::function<void(int64_t, int64_t)>& on_progress) {
-  const SourceModel model = open_source_model(in);
+  const ModelFiles files(in);
+  const ModelConfig config = files.config();
+  const Weights weights = bind_weights(config, files.checkpoint());
   const bool gguf = out.extension() == ".gguf";
-  const StoredParts parts = stored_parts(model.weights);
+  if (!gguf && files.is_gguf()) {
+    throw Error(
+        fmt::format("{}: a GGUF file becomes a GGUF file; for a directory start from the original", in.string()));
+  }
+  const StoredParts parts = stored_parts(weights);
   QuantizeReport report;
-  const std::vector<Job> jobs = plan_jobs(
-      gguf ? gguf_tensors(model.config, parts) : hugging_face_tensors(model.config, parts), options, gguf, report);
+  const std::vector<Job> jobs =
+      plan_jobs(gguf ? gguf_tensors(config, parts) : hugging_face_tensors(config, parts), options, gguf, report);
   if (options.plan_only) return report;
 
-  Encoder encoder(model.weights, options,
-                  options.threads > 0 ? options.threads : static_cast<int>(allowed_cpus().size()));
+  Encoder encoder(weights, options, options.threads > 0 ? options.threads : static_cast<int>(allowed_cpus().size()));
   const auto write_all = [&](TensorFileWriter& writer) {
     int64_t done = 0;
     for (const Job& job : jobs) {
@@ -266,12 +299,14 @@ QuantizeReport quantize(const fs::path& in, const fs::path& out, const QuantizeO
   if (gguf) {
     std::error_code ignored;
     if (fs::equivalent(in, out, ignored)) throw Error(fmt::format("{}: is the model to be read", out.string()));
-    write_all(*create_gguf(out, gguf_metadata(model, parts), specs));
+    GgufMetadata metadata = files.gguf_metadata(parts);
+    metadata.set("general.quantization_version", uint32_t{2});
+    write_all(*create_gguf(out, metadata, specs));
     report.file_bytes = static_cast<int64_t>(fs::file_size(out));
   } else {
     NewDirectory directory(out);
     const bool fp8 = std::ranges::any_of(jobs, &Job::scaled);
-    write_model_files(model, directory.path(), fp8);
+    write_model_files(in, directory.path(), fp8);
     const fs::path file = directory.path() / "model.safetensors";
     write_all(*create_safetensors(file, specs, {{"format", "pt"}}));
     report.file_bytes = static_cast<int64_t>(fs::file_size(file));

@@ -36,8 +36,8 @@ TEST(SynthBlocks, EveryTypeHasTheDeviationAskedForAndIsFinite) {
       squares += x * x;
     }
     const double deviation = std::sqrt(squares / kElements);
-    // MXFP4's scale is a power of two: within a factor of sqrt(2). The others: 32,768 draws (128 blocks of a K type) and a
-    // scale of half precision.
+    // MXFP4's scale is a power of two: within a factor of sqrt(2). The others: 32,768 draws (128 blocks of a K type)
+    // and a scale of half precision.
     const double tolerance = dtype == DType::kMXFP4 ? std::sqrt(2.0) : 1.06;
     EXPECT_GT(deviation, 0.02 / tolerance);
     EXPECT_LT(deviation, 0.02 * tolerance);

@@ -55,8 +55,8 @@ Engine::Engine(const std::filesystem::path& model, const EngineOptions& options)
     throw Error(fmt::format("threads: expected 0 to {}, found {}", kMaxThreads, o.threads));
   }
   if (o.batch_rows < 0) throw Error(fmt::format("batch rows: expected at least 1, or 0, found {}", o.batch_rows));
-  if (o.kv_dtype != DType::kF32 && o.kv_dtype != DType::kBF16) {
-    throw Error(fmt::format("KV dtype: expected F32 or BF16, found {}", dtype_name(o.kv_dtype)));
+  if (o.kv_dtype != DType::kF32 && o.kv_dtype != DType::kBF16 && o.kv_dtype != DType::kQ8_0) {
+    throw Error(fmt::format("KV dtype: expected F32, BF16 or Q8_0, found {}", dtype_name(o.kv_dtype)));
   }
   if (o.mtp_if_present) o.mtp = m.weights.mtp.has_value();
   if (o.mtp && !m.weights.mtp) throw Error(fmt::format("{}: the model has no MTP module", model.string()));
@@ -65,7 +65,7 @@ Engine::Engine(const std::filesystem::path& model, const EngineOptions& options)
   o.batch_rows = m.plan.batch_rows;
   require_fits(m.plan, o.memory_limit_bytes > 0 ? o.memory_limit_bytes : available_memory_bytes());
   m.layout = StateLayout(m.config, o.kv_dtype, o.mtp);
-  m.backend = make_cpu_backend(o.threads, *o.isa);
+  m.backend = make_cpu_backend(o.threads, *o.isa, o.activations);
   if (o.wrap_backend) m.backend = o.wrap_backend(std::move(m.backend));
   m.act.emplace(m.config, o.batch_rows, *m.backend);
 }

@@ -21,7 +21,9 @@ struct EngineOptions {
   /// Most rows (tokens of all sequences together) of one step. The more, the less often a prompt reads the weights.
   /// 0: as many, up to 4,096 and the context, as memory has room for.
   int64_t batch_rows = 0;
-  DType kv_dtype = DType::kF32;   ///< F32 or BF16
+  DType kv_dtype = DType::kF32;   ///< F32, BF16 or Q8_0 (KvLayout)
+  /// Activations that meet block-quantised weights: rounded to int8, or (slow, the yardstick) in f32.
+  ActivationPrecision activations = ActivationPrecision::kInt8;
   bool mtp = false;               ///< keep state for the MTP module
   bool mtp_if_present = false;    ///< sets mtp when the model has the module
   int64_t memory_limit_bytes = 0; ///< 0: available_memory_bytes()

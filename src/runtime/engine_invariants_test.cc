@@ -101,7 +101,7 @@ TEST(EngineInvariants, CutsAtMultiplesOf64AreBitwise) {
 
 TEST(EngineInvariants, AttentionIsBitwiseForEveryCut) {
   // Without DeltaNet layers nothing but attention carries state: then even single tokens give the whole prompt's bits,
-  // beyond the 4,096 keys of one span too.
+  // beyond the 2,048 keys of one span too.
   const TemporaryDirectory directory;
   ModelConfig config = testing::tiny_config();
   std::fill(config.layer_types.begin(), config.layer_types.end(), LayerKind::kFullAttention);
@@ -204,12 +204,17 @@ TEST(EngineInvariants, ResetForgetsEverything) {
   EXPECT_EQ(std::vector<float>(logits.begin(), logits.end()), fresh.logits);
 }
 
-TEST(EngineInvariants, Bf16KeysAndValuesLoseLittle) {
+TEST(EngineInvariants, ShortKeysAndValuesLoseLittle) {
   const auto tokens = random_tokens(150, testing::tiny_config().vocab_size, 8);
-  Engine exact(model()), rounded(model(), {.kv_dtype = DType::kBF16});
-  const double error = relative_rms(feed(rounded, tokens, {150}).logits, feed(exact, tokens, {150}).logits);
-  EXPECT_LT(error, 1e-2);
-  EXPECT_GT(error, 0.0);
+  Engine exact(model());
+  const Outcome reference = feed(exact, tokens, {150});
+  for (const DType dtype : {DType::kBF16, DType::kQ8_0}) {
+    Engine rounded(model(), {.kv_dtype = dtype});
+    EXPECT_LT(rounded.plan().kv_per_token, exact.plan().kv_per_token);
+    const double error = relative_rms(feed(rounded, tokens, {150}).logits, reference.logits);
+    EXPECT_LT(error, 1e-2) << dtype_name(dtype);
+    EXPECT_GT(error, 0.0);
+  }
 }
 
 TEST(EngineInvariants, KvGrowsOnDemand) {

@@ -18,7 +18,7 @@ TEST(LongContext, SameStateHoweverFedAndMemoryAsPlanned) {
   for (const char* file : {"docs/model.md", "docs/architecture.md", "docs/numerics.md", "LICENSE", "tests/golden/README.md"}) {
     tokenizer.encode(read_text_file(root / file, 1 << 20), tokens, SpecialTokens::kPlain);
   }
-  // Beyond the 4,096 keys of one span of attention.
+  // Beyond the 2,048 keys of one span of attention.
   tokens.resize(std::min<size_t>(tokens.size(), testing::kSanitized ? 4600 : 6000));
   ASSERT_GT(tokens.size(), 4500u);
   Engine engine(root / "models/starter");

@@ -112,6 +112,7 @@ GgufMetadata ModelFiles::gguf_metadata(const StoredParts& parts) const {
   const ModelConfig model = config();
   metadata.set("general.architecture", "qwen3next");
   metadata.set("general.type", "model");
+  metadata.set("general.quantization_version", uint32_t{2});  // of the block types' layouts
   const fs::path name = fs::weakly_canonical(path_);
   metadata.set("general.name", (gguf_ ? name.stem() : name.filename()).string());
   add_config(model, parts, metadata);

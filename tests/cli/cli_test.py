@@ -68,6 +68,30 @@ class CommandLine(unittest.TestCase):
             message = refused(*arguments, status=2)
             self.assertIn("--help", message, arguments)
 
+    def test_gguf_files(self):
+        """Every command takes a GGUF file, or the directory that holds it, where it takes a model directory."""
+        directory = WORK / "gguf"
+        directory.mkdir()
+        file = directory / "tiny.gguf"
+        qnext("synth", "--preset", "tiny", "--type", "BF16", "--mtp", file)
+        ids = qnext("tokenize", "-m", file, "--ids", "Hi.")[0]
+        self.assertEqual(len(ids.split()), 3)
+        reports = [json.loads(qnext("inspect", path, "--json")[0]) for path in (file, directory)]
+        self.assertEqual(reports[0]["architecture"], reports[1]["architecture"])
+        self.assertTrue(reports[0]["architecture"]["mtp"])
+        self.assertEqual(sorted(reports[0]["bytes_by_type"]), ["BF16", "F32"])
+        self.assertEqual(reports[0]["memory"]["weights_mapped"], file.stat().st_size)
+        qnext("logits", "-m", file, "--text", "Hi.", "--mtp", "-o", WORK / "gguf.safetensors")
+        self.assertTrue(qnext("perplexity", "-m", file, "-f", "-", stdin="Hi there.")[0])
+        self.assertEqual(json.loads(qnext("run", "-m", file, "--json", "-n", "2", "Hi.")[0])["prompt_tokens"], 3)
+
+        (directory / "cut").mkdir()
+        cut = directory / "cut" / "cut.gguf"
+        cut.write_bytes(file.read_bytes()[:-1000])
+        self.assertIn("is the file cut short?", refused("run", "-m", cut, "x"))
+        (directory / "other.gguf").write_bytes(b"")
+        self.assertIn("one GGUF file or the parts of one", refused("inspect", directory))
+
     def test_which_model(self):
         self.assertIn("/nowhere: no such model directory", refused("run", "-m", "/nowhere", "x"))
         self.assertIn("it has no config.json", refused("run", "-m", WORK, "x"))

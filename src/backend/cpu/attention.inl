@@ -13,6 +13,12 @@ template <DType kType>
 inline Vec load_kv(const std::byte* data, int64_t i) {
   if constexpr (kType == DType::kF32) return Vec::load(reinterpret_cast<const float*>(data) + i);
   if constexpr (kType == DType::kBF16) return Vec::load_bf16(reinterpret_cast<const uint16_t*>(data) + i);
+  if constexpr (kType == DType::kQ8_0) return Vec::load_i8(reinterpret_cast<const int8_t*>(data) + i);
+}
+template <DType kType>
+inline float kv_element(const std::byte* data, int64_t i) {
+  if constexpr (kType == DType::kQ8_0) return static_cast<float>(reinterpret_cast<const int8_t*>(data)[i]);
+  return load_as_f32(data, kType, i);
 }
 
 /// With more rows than these, a block is widened to f32 first.
@@ -106,15 +112,20 @@ inline void block_values(const float* p, const float* correction, const std::byt
     QNEXT_UNROLL
     for (int r = 0; r < kRows; ++r) {
       float sum = o[r * head_dim + c] * correction[r];
-      for (int64_t j = 0; j < count; ++j) sum += p[r * kBlockTokens + j] * load_as_f32(values, kType, j * head_dim + c);
+      for (int64_t j = 0; j < count; ++j) sum += p[r * kBlockTokens + j] * kv_element<kType>(values, j * head_dim + c);
       o[r * head_dim + c] = sum;
     }
   }
 }
 
 /// Turns a row's scores of a block into weights exp(s - m), zero for keys at or after `count`, and moves m and l on.
-/// Returns what the row's earlier sums are to be multiplied with.
-inline float block_softmax(float* s, int64_t count, float scale, float* m, float* l) {
+/// Returns what the row's earlier sums are to be multiplied with. int8 keys and values: scores and weights are multiplied with
+/// the scales of their tokens.
+inline float block_softmax(float* s, int64_t count, float scale, const float* key_scales, const float* value_scales, float* m,
+                           float* l) {
+  if (key_scales != nullptr) {
+    for (int64_t j = 0; j < kBlockTokens; j += Vec::kLanes) (Vec::load(s + j) * Vec::load(key_scales + j)).store(s + j);
+  }
   for (int64_t j = count; j < kBlockTokens; ++j) s[j] = -INFINITY;
   Vec largest = Vec::set(-INFINITY);
   for (int64_t j = 0; j < kBlockTokens; j += Vec::kLanes) {
@@ -128,8 +139,8 @@ inline float block_softmax(float* s, int64_t count, float scale, float* m, float
   Vec sum = Vec::zero();
   for (int64_t j = 0; j < kBlockTokens; j += Vec::kLanes) {
     const Vec p = exp(Vec::load(s + j) - Vec::set(now));
-    p.store(s + j);
     sum = sum + p;
+    (value_scales == nullptr ? p : p * Vec::load(value_scales + j)).store(s + j);
   }
   for (int64_t j = count; j < kBlockTokens; ++j) s[j] = 0.0f;  // keys not there yet: their memory is never weighed
   *l = *l * correction + sum.sum();
@@ -140,6 +151,7 @@ inline float block_softmax(float* s, int64_t count, float scale, float* m, float
 /// One block of keys and values, and what to fetch meanwhile.
 struct KvBlock {
   const std::byte *keys, *values;
+  const float *key_scales, *value_scales;  ///< of int8 keys and values, else null
   int64_t begin;  ///< position of its first key
   Ahead ahead_of_values, ahead_of_next;
 };
@@ -164,7 +176,7 @@ inline void attend_block(const float* q, const int64_t* position, const KvBlock&
       correction[r] = 1.0f;
       for (int64_t j = 0; j < kBlockTokens; ++j) s[j] = 0.0f;
     } else {
-      correction[r] = block_softmax(s, count[r], scale, state.m + r, state.l + r);
+      correction[r] = block_softmax(s, count[r], scale, block.key_scales, block.value_scales, state.m + r, state.l + r);
     }
   }
   block_values<kType, kRows>(scores, correction, block.values, head_dim, most, state.o, block.ahead_of_next);
@@ -194,14 +206,14 @@ template <DType kType>
 inline void widen(const std::byte* data, int64_t n, float* out) {
   int64_t i = 0;
   for (; i + Vec::kLanes <= n; i += Vec::kLanes) load_kv<kType>(data, i).store(out + i);
-  for (; i < n; ++i) out[i] = load_as_f32(data, kType, i);
+  for (; i < n; ++i) out[i] = kv_element<kType>(data, i);
 }
 
 template <DType kType>
 inline void attention_span_as(const float* const* q, const int64_t* position, int64_t rows, const KvView& kv,
                               const KvLayout& layout, int64_t kv_head, int64_t key_begin, int64_t key_end, float scale,
                               SoftmaxState state, float* scratch) {
-  const int64_t dim = layout.head_dim, elements = dim * kBlockTokens, head_bytes = elements * dtype_size(kType);
+  const int64_t dim = layout.head_dim, elements = dim * kBlockTokens, head_bytes = layout.head_bytes();
   float* scores = scratch;
   float* packed = scores + kQueryTile * kBlockTokens;  // the queries, tile by tile as [A][rows of the tile]
   float* keys = packed + rows * dim;
@@ -215,10 +227,19 @@ inline void attention_span_as(const float* const* q, const int64_t* position, in
   });
   for (int64_t key = key_begin; key < key_end; key += kBlockTokens) {
     const std::byte* memory = kv.blocks[key / kBlockTokens] + kv.layer_offset;
-    KvBlock block{memory + kv_head * head_bytes, memory + (layout.heads + kv_head) * head_bytes, key, {}, {}};
+    const auto scales = [&](int64_t offset) {
+      return kType == DType::kQ8_0 ? reinterpret_cast<const float*>(memory + offset) : nullptr;
+    };
+    KvBlock block{.keys = memory + layout.key_offset(kv_head),
+                  .values = memory + layout.value_offset(kv_head),
+                  .key_scales = scales(layout.key_scale_offset(kv_head)),
+                  .value_scales = scales(layout.value_scale_offset(kv_head)),
+                  .begin = key,
+                  .ahead_of_values = {},
+                  .ahead_of_next = {}};
     block.ahead_of_values = {block.values, block.values + head_bytes};
     if (key + kBlockTokens < key_end) {
-      const std::byte* next = kv.blocks[key / kBlockTokens + 1] + kv.layer_offset + kv_head * head_bytes;
+      const std::byte* next = kv.blocks[key / kBlockTokens + 1] + kv.layer_offset + layout.key_offset(kv_head);
       block.ahead_of_next = {next, next + head_bytes};
     }
     if (kType == DType::kF32 || rows <= kMostRowsUnwidened) {
@@ -236,7 +257,9 @@ inline void attention_span_as(const float* const* q, const int64_t* position, in
 
 void attention_span(const float* const* q, const int64_t* position, int64_t rows, const KvView& kv, const KvLayout& layout,
                     int64_t kv_head, int64_t key_begin, int64_t key_end, float scale, SoftmaxState state, float* scratch) {
-  if (layout.dtype == DType::kBF16) {
+  if (layout.dtype == DType::kQ8_0) {
+    attention_span_as<DType::kQ8_0>(q, position, rows, kv, layout, kv_head, key_begin, key_end, scale, state, scratch);
+  } else if (layout.dtype == DType::kBF16) {
     attention_span_as<DType::kBF16>(q, position, rows, kv, layout, kv_head, key_begin, key_end, scale, state, scratch);
   } else {
     attention_span_as<DType::kF32>(q, position, rows, kv, layout, kv_head, key_begin, key_end, scale, state, scratch);

@@ -29,16 +29,31 @@ const Kernels& kernels_for(Isa isa) {
 
 void kv_store(const KvLayout& layout, std::byte* block, int64_t slot, int64_t head, const float* k, const float* v) {
   const int64_t dim = layout.head_dim;
-  const auto store = [&]<typename T>(T*, auto convert) {
-    T* keys = reinterpret_cast<T*>(block) + head * dim * kBlockTokens;
-    T* values = reinterpret_cast<T*>(block) + (layout.heads + head) * dim * kBlockTokens;
-    for (int64_t d = 0; d < dim; ++d) keys[d * kBlockTokens + slot] = convert(k[d]);
-    for (int64_t d = 0; d < dim; ++d) values[slot * dim + d] = convert(v[d]);
+  const auto store = [&]<typename T>(T*, auto convert_key, auto convert_value) {
+    T* keys = reinterpret_cast<T*>(block + layout.key_offset(head));
+    T* values = reinterpret_cast<T*>(block + layout.value_offset(head));
+    for (int64_t d = 0; d < dim; ++d) keys[d * kBlockTokens + slot] = convert_key(k[d]);
+    for (int64_t d = 0; d < dim; ++d) values[slot * dim + d] = convert_value(v[d]);
   };
-  if (layout.dtype == DType::kBF16) {
-    store(static_cast<uint16_t*>(nullptr), f32_to_bf16);
+  if (layout.dtype == DType::kQ8_0) {
+    // The largest magnitude becomes 127. NaN or infinity makes the scale, and so every score or output, not finite.
+    const auto quantiser = [&](const float* x, int64_t scale_offset) {
+      float largest = 0.0f;
+      for (int64_t d = 0; d < dim; ++d) largest = std::max(largest, std::isfinite(x[d]) ? std::fabs(x[d]) : INFINITY);
+      const float scale = largest / 127.0f;
+      std::memcpy(block + scale_offset + slot * static_cast<int64_t>(sizeof(float)), &scale, sizeof scale);
+      const float inverse = largest > 0.0f && std::isfinite(largest) ? 127.0f / largest : 0.0f;
+      return [inverse](float value) {
+        return static_cast<int8_t>(std::isfinite(value) ? std::lrintf(value * inverse) : 1);
+      };
+    };
+    store(static_cast<int8_t*>(nullptr), quantiser(k, layout.key_scale_offset(head)),
+          quantiser(v, layout.value_scale_offset(head)));
+  } else if (layout.dtype == DType::kBF16) {
+    store(static_cast<uint16_t*>(nullptr), f32_to_bf16, f32_to_bf16);
   } else {
-    store(static_cast<float*>(nullptr), [](float x) { return x; });
+    const auto same = [](float x) { return x; };
+    store(static_cast<float*>(nullptr), same, same);
   }
 }
 

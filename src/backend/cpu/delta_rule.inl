@@ -45,14 +45,10 @@ inline void accumulate(float* out, int64_t ldout, const float* scale, const floa
   constexpr int64_t kL = Vec::kLanes;
   const auto panel = [&]<int kVecs, bool kFull>(int64_t c, std::integral_constant<int, kVecs>,
                                                 std::bool_constant<kFull>) {
-    int64_t i = 0;
-    const auto tile = [&]<int kTile>(std::integral_constant<int, kTile>) {
-      accumulate_tile<kTile, kVecs, kFull>(out + i * ldout + c, ldout, scale == nullptr ? nullptr : scale + i, a + i * a_row,
-                                           a_row, a_inner, b + c, ldb, inner, cols - c);
-      i += kTile;
-    };
-    while (i + kQueryTile <= rows) tile(std::integral_constant<int, kQueryTile>{});
-    while (i < rows) tile(std::integral_constant<int, 1>{});
+    for_query_tiles(rows, [&](int64_t i, auto tile) {
+      accumulate_tile<decltype(tile)::value, kVecs, kFull>(out + i * ldout + c, ldout, scale == nullptr ? nullptr : scale + i,
+                                                           a + i * a_row, a_row, a_inner, b + c, ldb, inner, cols - c);
+    });
   };
   int64_t c = 0;
   for (; c + kTileVecs * kL <= cols; c += kTileVecs * kL) {

@@ -2,6 +2,7 @@
 #include <cstdint>
 
 #include "backend/backend.h"
+#include "backend/cpu/unroll.h"
 #include "base/cpu.h"
 
 namespace qnext {

@@ -40,27 +40,37 @@ inline Vec partial_load_weights(const WeightRow& row, int64_t c, int64_t n) {
 template <DType kType, int kTokens, int kRows>
 inline void dot_tile(const float* const* x, const WeightRow* w, int64_t cols, float* const* y, int64_t r) {
   Vec sum[kTokens][kRows];
+  QNEXT_UNROLL
   for (int m = 0; m < kTokens; ++m) {
+    QNEXT_UNROLL
     for (int n = 0; n < kRows; ++n) sum[m][n] = Vec::zero();
   }
   int64_t c = 0;
   for (; c + Vec::kLanes <= cols; c += Vec::kLanes) {
     Vec xs[kTokens];
+    QNEXT_UNROLL
     for (int m = 0; m < kTokens; ++m) xs[m] = Vec::load(x[m] + c);
+    QNEXT_UNROLL
     for (int n = 0; n < kRows; ++n) {
       const Vec weights = load_weights<kType>(w[n], c);
+      QNEXT_UNROLL
       for (int m = 0; m < kTokens; ++m) sum[m][n] = Vec::fma(xs[m], weights, sum[m][n]);
     }
   }
   if (c < cols) {
     Vec xs[kTokens];
+    QNEXT_UNROLL
     for (int m = 0; m < kTokens; ++m) xs[m] = Vec::partial_load(x[m] + c, cols - c);
+    QNEXT_UNROLL
     for (int n = 0; n < kRows; ++n) {
       const Vec weights = partial_load_weights<kType>(w[n], c, cols - c);
+      QNEXT_UNROLL
       for (int m = 0; m < kTokens; ++m) sum[m][n] = Vec::fma(xs[m], weights, sum[m][n]);
     }
   }
+  QNEXT_UNROLL
   for (int m = 0; m < kTokens; ++m) {
+    QNEXT_UNROLL
     for (int n = 0; n < kRows; ++n) y[m][r + n] = sum[m][n].sum();
   }
 }

@@ -14,11 +14,10 @@ static_assert(kTokenTile <= kQuantTokens);
 
 const QuantKernels& quant_kernels_for(Isa isa) {
   switch (isa) {
-    case Isa::kScalar:
-    case Isa::kAvx2: return quant_kernels_scalar();
-    case Isa::kAvx512: return has_avx512_vnni() ? quant_kernels_avx512() : quant_kernels_scalar();
+    case Isa::kScalar: return quant_kernels_scalar();
+    case Isa::kAvx2: return quant_kernels_avx2();
+    case Isa::kAvx512: return has_avx512_vnni() ? quant_kernels_avx512() : quant_kernels_avx2();
     case Isa::kAmx: return quant_kernels_amx();
-      return quant_kernels_scalar();
   }
   QNEXT_CHECK(false, "unknown isa {}", static_cast<int>(isa));
 }

@@ -28,7 +28,7 @@ constexpr Isa kIsa = Isa::kAvx512;
 #include "backend/cpu/quant_few_avx512.inl"
 #include "backend/cpu/quant_few.inl"
 #include "backend/cpu/quant_many_avx512.inl"
-#include "backend/cpu/quant_round_avx512.inl"
+#include "backend/cpu/quant_round.inl"
 #include "backend/cpu/quant_matmul.inl"
 }  // namespace
 }  // namespace qnext

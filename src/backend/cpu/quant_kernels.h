@@ -12,15 +12,9 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "backend/cpu/unroll.h"
 #include "base/cpu.h"
 #include "tensor/matrix.h"
-
-/// Before a loop whose body indexes an array of vectors: unrolled, the array lives in registers (g++ -O2 would not).
-#if defined(__clang__)
-#define QNEXT_UNROLL _Pragma("clang loop unroll(full)")
-#else
-#define QNEXT_UNROLL _Pragma("GCC unroll 16")
-#endif
 
 namespace qnext {
 
@@ -63,10 +57,10 @@ inline constexpr int64_t quant_scratch_bytes(int64_t tokens, int64_t rows) {
 
 /// 16 rows times 256 columns of weights, expanded: a lane of a vector is a row.
 struct alignas(64) Panel {
-  int8_t w[64][64];      ///< [4 columns][row * 4 + column]
-  int32_t scale[16][16]; ///< [sub-block][row], of K types
-  int32_t init[8][16];   ///< -128 * sum of scale * w: of the 256 columns, or (32-element types) of every 32
-  int32_t minima[8][16];  ///< two of 16 bits: of 16 columns and the next 16, or of 32 and the next 32
+  int8_t w[64][64];             ///< [4 columns][row * 4 + column]
+  int32_t scale[16][16];        ///< [sub-block][row], of K types
+  int32_t init[8][16];          ///< -128 * sum of scale * w: of the 256 columns, or (32-element types) of every 32
+  int32_t minima[8][16];        ///< two of 16 bits: of 16 columns and the next 16, or of 32 and the next 32
   float d[8][16], dmin[8][16];  ///< as init; dmin is m of the 32-element types
 };
 
@@ -83,13 +77,14 @@ struct QuantKernels {
 };
 
 const QuantKernels& quant_kernels_scalar();
+const QuantKernels& quant_kernels_avx2();
 const QuantKernels& quant_kernels_avx512();  ///< needs has_avx512_vnni()
 /// Tiles from kAmxTokens tokens on, below that AVX-512. Needs AMX int8.
 const QuantKernels& quant_kernels_amx();
 /// The same on tiles in plain C++, for tests on machines with AVX-512 VNNI alone.
 const QuantKernels& quant_kernels_amx_emulated();
 inline constexpr int64_t kAmxTokens = 12;
-/// Those of `isa`; the scalar ones where there are none yet (AVX2, AVX-512 without VNNI).
+/// Those of `isa`; of AVX2 on an AVX-512 machine without VNNI.
 const QuantKernels& quant_kernels_for(Isa isa);
 
 // What the kernels must know of a type at compile time.

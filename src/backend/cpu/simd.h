@@ -25,6 +25,9 @@ struct Vec {
   static Vec load(const float* p) { return {_mm512_loadu_ps(p)}; }
   static Vec partial_load(const float* p, int64_t n) { return {_mm512_maskz_loadu_ps(mask(n), p)}; }
   static Vec load_bf16(const uint16_t* p) { return from_bf16(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p))); }
+  static Vec load_i8(const int8_t* p) {
+    return {_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))))};
+  }
   static Vec load_f16(const uint16_t* p) {
     return {_mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)))};
   }
@@ -90,6 +93,9 @@ struct Vec {
   static Vec load_bf16(const uint16_t* p) {
     const __m256i wide = _mm256_cvtepu16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
     return {_mm256_castsi256_ps(_mm256_slli_epi32(wide, 16))};
+  }
+  static Vec load_i8(const int8_t* p) {
+    return {_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p))))};
   }
   static Vec load_f16(const uint16_t* p) {
     return {_mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)))};
@@ -163,6 +169,7 @@ struct Vec {
   static Vec load(const float* p) { return {*p}; }
   static Vec partial_load(const float*, int64_t) { return {0.0f}; }
   static Vec load_bf16(const uint16_t* p) { return {bf16_to_f32(*p)}; }
+  static Vec load_i8(const int8_t* p) { return {static_cast<float>(*p)}; }
   static Vec load_f16(const uint16_t* p) { return {f16_to_f32(*p)}; }
   static Vec load_f8(const uint8_t* p) { return {f8e4m3_to_f32(*p)}; }
   void store(float* p) const { *p = v; }

@@ -1,0 +1,37 @@
+#include <immintrin.h>
+
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <limits>
+
+#include "backend/cpu/quant_kernels.h"
+
+#if defined(__clang__)
+#pragma clang attribute push(__attribute__((target("avx2,fma,f16c,bmi2"))), apply_to = function)
+#else
+#pragma GCC push_options
+#pragma GCC target("avx2,fma,f16c,bmi2")
+#endif
+
+namespace qnext {
+namespace {
+constexpr Isa kIsa = Isa::kAvx2;
+#include "backend/cpu/quant_common.inl"
+#include "backend/cpu/quant_unpack_avx2.inl"
+#include "backend/cpu/quant_few.inl"
+#include "backend/cpu/quant_many_avx2.inl"
+#include "backend/cpu/quant_round.inl"
+#include "backend/cpu/quant_matmul.inl"
+}  // namespace
+}  // namespace qnext
+
+#if defined(__clang__)
+#pragma clang attribute pop
+#else
+#pragma GCC pop_options
+#endif
+
+namespace qnext {
+const QuantKernels& quant_kernels_avx2() { return kTable; }
+}  // namespace qnext
