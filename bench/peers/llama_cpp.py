@@ -195,11 +195,12 @@ def quantize_rows(type_name, rows, importance=None):
 
 
 def quantize_model(source, target, recipe, imatrix=None, threads=2, pure=False):
-    """llama.cpp's quantisation of a whole F32, F16 or BF16 GGUF. imatrix: {tensor name: importances}, or None."""
+    """llama.cpp's quantisation of a whole GGUF (recipe F32: its decoding). imatrix: {tensor name: importances}, or None."""
     libraries = Libraries()
     libraries.load_backend(best_isa())
     params = libraries.llama.llama_model_quantize_default_params()
     params.nthread, params.ftype, params.pure = threads, MODEL_RECIPES[recipe], pure
+    params.allow_requantize = True
     if imatrix:
         entries = (ImatrixData * (len(imatrix) + 1))()  # ended by an entry without a name
         kept = []

@@ -14,6 +14,7 @@ void add_perplexity_command(CLI::App& app, Action& action);
 void add_tokenize_command(CLI::App& app, Action& action);
 void add_inspect_command(CLI::App& app, Action& action);
 void add_bench_command(CLI::App& app, Action& action);
+void add_kld_command(CLI::App& app, Action& action);
 void add_quantize_command(CLI::App& app, Action& action);
 void add_kld_command(CLI::App& app, Action& action);
 void add_imatrix_command(CLI::App& app, Action& action);

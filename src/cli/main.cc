@@ -54,6 +54,7 @@ int main(int argc, char** argv) {
   add_tokenize_command(app, action);
   add_inspect_command(app, action);
   add_bench_command(app, action);
+  add_kld_command(app, action);
   add_quantize_command(app, action);
   add_kld_command(app, action);
   add_imatrix_command(app, action);
