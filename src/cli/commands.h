@@ -16,7 +16,6 @@ void add_inspect_command(CLI::App& app, Action& action);
 void add_bench_command(CLI::App& app, Action& action);
 void add_kld_command(CLI::App& app, Action& action);
 void add_quantize_command(CLI::App& app, Action& action);
-void add_kld_command(CLI::App& app, Action& action);
 void add_imatrix_command(CLI::App& app, Action& action);
 void add_synth_command(CLI::App& app, Action& action);
 

@@ -2,6 +2,7 @@
 #include <fmt/format.h>
 
 #include <clocale>
+#include <csignal>
 #include <cstdio>
 #include <exception>
 #include <new>
@@ -41,6 +42,7 @@ int fail(const char* message) {
 
 int main(int argc, char** argv) {
   std::setlocale(LC_CTYPE, "");
+  std::signal(SIGXFSZ, SIG_IGN);  // a write beyond a file size limit becomes an error with a name, as on a full disk
   using namespace qnext::cli;
   CLI::App app{"Qwen3-Next language models on this machine: run, measure and inspect them.", "qnext"};
   app.set_version_flag("--version", "qnext " QNEXT_VERSION);
@@ -56,7 +58,6 @@ int main(int argc, char** argv) {
   add_bench_command(app, action);
   add_kld_command(app, action);
   add_quantize_command(app, action);
-  add_kld_command(app, action);
   add_imatrix_command(app, action);
   add_synth_command(app, action);
   try {

@@ -39,6 +39,11 @@ void add_engine_options(CLI::App& app, ModelOptions& options) {
       ->check(quiet(CLI::Range(1, 4096)))
       ->type_name("N");
   add_kv_option(app, options);
+  app.add_option("--activations", options.activations,
+                 "what meets weights in blocks (Q4_K, ...): activations rounded to int8, or in f32 (slow, the yardstick)")
+      ->check(quiet(CLI::IsMember({"int8", "f32"})))
+      ->capture_default_str()
+      ->type_name("{int8,f32}");
   app.add_option_function<std::string>(
          "--memory-limit",
          [&options](const std::string& text) {
@@ -115,6 +120,7 @@ EngineOptions engine_options_of(const ModelOptions& options) {
   engine.threads = options.threads;
   engine.context = options.context;
   engine.kv_dtype = kv_dtype(options);
+  engine.activations = options.activations == "f32" ? ActivationPrecision::kF32 : ActivationPrecision::kInt8;
   engine.memory_limit_bytes = options.memory_limit_bytes;
   return engine;
 }

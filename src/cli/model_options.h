@@ -17,6 +17,7 @@ struct ModelOptions {
   int64_t context = 0;
   int threads = 0;
   std::string kv = "f32";
+  std::string activations = "int8";
   int64_t memory_limit_bytes = 0;
 };
 
@@ -29,7 +30,7 @@ void add_model_option(CLI::App& app, ModelOptions& options);
 void add_kv_option(CLI::App& app, ModelOptions& options);
 /// The element type that --kv names.
 DType kv_dtype(const ModelOptions& options);
-/// --threads, --kv and --memory-limit.
+/// --threads, --kv, --activations and --memory-limit.
 void add_engine_options(CLI::App& app, ModelOptions& options);
 
 /// The model, a directory or a GGUF file: `typed`, or QNEXT_MODEL, or models/starter beside the program or in a directory above it or
