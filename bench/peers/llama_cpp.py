@@ -408,6 +408,7 @@ class Gate:
     def probe(self):
         if self.probe_seconds <= 0:
             return 1.0
+        time.sleep(0.3)  # llama.cpp's workers spin for some 0.1 s after a step; the probe would see them as a loss
         for pipe in self.pipes:
             pipe.send(self.probe_seconds)
         return min(pipe.recv() for pipe in self.pipes)

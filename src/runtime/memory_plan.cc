@@ -6,11 +6,31 @@
 #include <limits>
 #include <sstream>
 
+#include "backend/cpu/quant_kernels.h"
 #include "base/error.h"
 #include "model/model.h"
 #include "runtime/engine.h"
 
 namespace qnext {
+
+namespace {
+
+/// Bytes for the int8 forms of a row's activations, which meet weights of block types: the widest input of a product, and the
+/// hidden features of its experts. Each once for every form (a scale per 256 columns, per 32) that the weights need.
+int64_t rounded_bytes_per_row(const ModelConfig& config, const Weights& weights) {
+  bool per_256 = false, per_32 = false;
+  for_each_parameter(weights, {[&](const std::string&, const Matrix& m) {
+                                 if (is_block_type(m.dtype)) (scale_group(m.dtype) == 32 ? per_32 : per_256) = true;
+                               },
+                               [](const std::string&, const Vector&) {}});
+  const auto units = [](int64_t cols) { return (cols + kUnitCols - 1) / kUnitCols; };
+  const int64_t widest = std::max({2 * config.hidden_size, config.linear_value_width(), config.attention_width(),
+                                   config.intermediate_size, config.shared_expert_intermediate_size});
+  return static_cast<int64_t>(sizeof(QuantUnit)) * (int64_t{per_256} + int64_t{per_32}) *
+         (units(widest) + config.num_experts_per_tok * units(config.moe_intermediate_size));
+}
+
+}  // namespace
 
 MemoryPlan plan_memory(const ModelConfig& config, const Weights& weights, const EngineOptions& options) {
   const StateLayout layout(config, options.kv_dtype, options.mtp);
@@ -24,9 +44,10 @@ MemoryPlan plan_memory(const ModelConfig& config, const Weights& weights, const 
   plan.state_per_sequence = layout.recurrent_floats * static_cast<int64_t>(sizeof(float));
   const int64_t context = options.context > 0 ? options.context : config.max_position_embeddings;
   plan.context = std::min(context, options.planned_context);
+  const int64_t rounded_bytes = rounded_bytes_per_row(config, weights);
   const auto take_rows = [&](int64_t rows) {
     plan.batch_rows = rows;
-    plan.activations = Activations::bytes(config, rows);
+    plan.activations = Activations::bytes(config, rows) + rows * rounded_bytes;
   };
   if (options.batch_rows > 0) {
     take_rows(options.batch_rows);

@@ -13,7 +13,7 @@ struct MemoryPlan {
   int64_t weights_mapped = 0;  ///< in mapped files: the page cache holds them, the system may drop them
   int64_t weights_owned = 0;   ///< converted at load (norm gains, taps, scales)
   int64_t batch_rows = 0;      ///< rows of a step: options.batch_rows, or chosen (EngineOptions)
-  int64_t activations = 0;     ///< the arena, for batch_rows rows
+  int64_t activations = 0;     ///< the arena for batch_rows rows, and their int8 forms
   int64_t kv_per_token = 0;    ///< attention keys and values of one token, all layers (and MTP)
   int64_t state_per_sequence = 0;  ///< recurrent and convolution state of one sequence, all layers
   int64_t context = 0;             ///< tokens of context the total counts

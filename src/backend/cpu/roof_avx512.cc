@@ -9,30 +9,35 @@ namespace qnext {
 
 #define QNEXT_CHAINS(x) x(0) x(1) x(2) x(3) x(4) x(5) x(6) x(7) x(8) x(9) x(10) x(11)
 
-/// One multiply-add chain per accumulator, `rounds` times. Written out, so that every accumulator is a register.
-#define QNEXT_ARITHMETIC(name, target_text, vector, zero, step)                       \
-  __attribute__((target(target_text))) double name(int64_t rounds) {                  \
-    vector a[kRoofChains];                                                          \
-    for (int i = 0; i < kRoofChains; ++i) a[i] = zero;                              \
-    const vector b = zero;                                                            \
-    for (int64_t r = 0; r < rounds; ++r) {                                            \
-      QNEXT_CHAINS(step)                                                              \
-      asm volatile("" ::: "memory");                                                  \
-    }                                                                                 \
-    double sum = 0;                                                                   \
-    for (int i = 0; i < kRoofChains; ++i) {                                         \
-      float first;                                                                    \
-      std::memcpy(&first, &a[i], sizeof(first));                                      \
-      sum += first;                                                                   \
-    }                                                                                 \
-    return sum;                                                                       \
+/// One multiply-add chain per accumulator, `rounds` times. Every accumulator is a variable: g++ -O2 leaves an array that a loop
+/// fills in memory, and then measures the stores.
+#define QNEXT_ARITHMETIC(name, target_text, vector, zero, step)      \
+  __attribute__((target(target_text))) double name(int64_t rounds) { \
+    const vector b = zero;                                           \
+    vector a0 = b, a1 = b, a2 = b, a3 = b, a4 = b, a5 = b;           \
+    vector a6 = b, a7 = b, a8 = b, a9 = b, a10 = b, a11 = b;         \
+    QNEXT_CHAINS(QNEXT_OPAQUE)                                       \
+    for (int64_t r = 0; r < rounds; ++r) {                           \
+      QNEXT_CHAINS(step)                                             \
+      asm volatile("" ::: "memory");                                 \
+    }                                                                \
+    double sum = 0;                                                  \
+    QNEXT_CHAINS(QNEXT_ADD_FIRST)                                    \
+    return sum;                                                      \
   }
-#define QNEXT_F32_512(i) a[i] = _mm512_fmadd_ps(a[i], b, b);
-#define QNEXT_F32_256(i) a[i] = _mm256_fmadd_ps(a[i], b, b);
-#define QNEXT_F32_128(i) a[i] = _mm_add_ps(_mm_mul_ps(a[i], b), b);
-#define QNEXT_I8_512(i) a[i] = _mm512_dpbusd_epi32(a[i], b, b);
+#define QNEXT_OPAQUE(i) asm volatile("" : "+x"(a##i));  // else equal chains become one
+#define QNEXT_ADD_FIRST(i)                   \
+  {                                          \
+    float first;                             \
+    std::memcpy(&first, &a##i, sizeof first); \
+    sum += first;                            \
+  }
+#define QNEXT_F32_512(i) a##i = _mm512_fmadd_ps(a##i, b, b);
+#define QNEXT_F32_256(i) a##i = _mm256_fmadd_ps(a##i, b, b);
+#define QNEXT_F32_128(i) a##i = _mm_add_ps(_mm_mul_ps(a##i, b), b);
+#define QNEXT_I8_512(i) a##i = _mm512_dpbusd_epi32(a##i, b, b);
 #define QNEXT_I8_256(i) \
-  a[i] = _mm256_add_epi32(a[i], _mm256_madd_epi16(_mm256_maddubs_epi16(_mm256_xor_si256(a[i], b), b), b));
+  a##i = _mm256_add_epi32(a##i, _mm256_madd_epi16(_mm256_maddubs_epi16(_mm256_xor_si256(a##i, b), b), b));
 QNEXT_ARITHMETIC(roof_f32_avx512, "avx512f", __m512, _mm512_set1_ps(0.5f), QNEXT_F32_512)
 QNEXT_ARITHMETIC(roof_f32_avx2, "avx2,fma", __m256, _mm256_set1_ps(0.5f), QNEXT_F32_256)
 QNEXT_ARITHMETIC(roof_f32_scalar, "sse2", __m128, _mm_set1_ps(0.5f), QNEXT_F32_128)
