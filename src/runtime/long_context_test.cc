@@ -19,7 +19,7 @@ TEST(LongContext, SameStateHoweverFedAndMemoryAsPlanned) {
     tokenizer.encode(read_text_file(root / file, 1 << 20), tokens, SpecialTokens::kPlain);
   }
   // Beyond the 2,048 keys of one span of attention.
-  tokens.resize(std::min<size_t>(tokens.size(), testing::kSanitized ? 4600 : 6000));
+  tokens.resize(std::min<size_t>(tokens.size(), testing::kSanitized ? 2300 : 6000));
   ASSERT_GT(tokens.size(), 4500u);
   Engine engine(root / "models/starter");
   const auto vocab = static_cast<size_t>(engine.config().vocab_size);
