@@ -194,7 +194,7 @@ void attention(benchmark::State& state, Isa isa, DType dtype, int64_t rows, int6
   }
   const AttentionSegment segment{0, rows, keys - rows, {blocks.data(), 0}};
   const double seconds =
-      timed(state, [&] { backend->gated_attention({&segment, 1}, layout, q.view, gate.view, out.view); });
+      timed(state, [&] { backend->gated_attention({&segment, 1}, layout, q.view, gate.view, out.view, {}); });
   if (rows == 1) {
     report_bytes(state, static_cast<double>(keys / kBlockTokens * layout.bytes()), seconds);
   } else {

@@ -46,7 +46,7 @@ struct Sequence {
     for (int64_t t = from; t < length; t += piece) {
       const AttentionSegment s = segment(t, std::min(piece, length - t));
       backend.kv_append({&s, 1}, layout, k, v);
-      backend.gated_attention({&s, 1}, layout, q, gate, out);
+      backend.gated_attention({&s, 1}, layout, q, gate, out, {});
     }
     EXPECT_TRUE(out.intact());
     const std::vector<float> all = out.values();
@@ -175,8 +175,8 @@ TEST_P(AttentionTest, SequencesTogetherEqualEachAlone) {
   AttentionSegment from_b = b.segment(80, 20);
   const AttentionSegment both[] = {a.segment(0, 30), from_b, a.segment(30, 0)};
   backend_->kv_append(both, layout, a.k, a.v);
-  backend_->gated_attention(both, layout, a.q, a.gate, batch);
-  for (const AttentionSegment& segment : both) backend_->gated_attention({&segment, 1}, layout, a.q, a.gate, alone);
+  backend_->gated_attention(both, layout, a.q, a.gate, batch, {});
+  for (const AttentionSegment& segment : both) backend_->gated_attention({&segment, 1}, layout, a.q, a.gate, alone, {});
   EXPECT_TRUE(same_bits(batch.values().data(), alone.values().data(), 30 * 96));
   EXPECT_TRUE(same_bits(batch.row(80), alone.row(80), 96) && same_bits(batch.row(99), alone.row(99), 96));
   EXPECT_FALSE(std::isnan(batch.row(99)[95]));

@@ -63,6 +63,9 @@ class Arena {
   int64_t used_ = 0, most_ = 0;
 };
 
+/// What happens to intermediate results that only a backward pass will read.
+enum class Keep : uint8_t { kNothing, kForBackward };
+
 /// SwiGLU: down(silu(gate x) * up x). A dense layer, the shared expert, and each routed expert.
 struct MlpWeights {
   Matrix gate, up;  ///< [F, D]
@@ -165,18 +168,19 @@ class Backend {
   /// out = Sᵀq. Single rows recurrently, longer segments in chunks of 64. q, k [T, Hk*K] normalised, v, out [T, Hv*V].
   virtual void gated_delta_rule(std::span<const DeltaSegment> segments, const DeltaShape& shape, Rows q, Rows k, Rows v,
                                 Rows beta, Rows log_decay, Rows out) = 0;
-  /// Per head: x / sqrt(mean(x²) + eps) * gain * silu(z). In place.
-  virtual void gated_rms_norm(Rows x, Rows z, Vector gain, double eps) = 0;
+  /// Per head: x / sqrt(mean(x²) + eps) * gain * silu(z). out may be x.
+  virtual void gated_rms_norm(Rows x, Rows z, Vector gain, double eps, Rows out) = 0;
 
   /// Zero-centred RMSNorm over each head, then rotary embedding of its first rope dims (cos, sin [T, dims / 2], half-split
-  /// pairs). In place.
-  virtual void head_norm_rope(Rows x, int64_t head_dim, Vector gain, double eps, Rows cos, Rows sin) = 0;
+  /// pairs). out may be x.
+  virtual void head_norm_rope(Rows x, int64_t head_dim, Vector gain, double eps, Rows cos, Rows sin, Rows out) = 0;
   /// Appends the rows' keys and values [T, Hkv*A] to their sequences' blocks.
   virtual void kv_append(std::span<const AttentionSegment> segments, const KvLayout& layout, Rows k, Rows v) = 0;
   /// Causal softmax(q kᵀ / sqrt(A)) v over everything appended so far; query head n reads KV head n / (H / Hkv); then
-  /// times sigmoid(gate). q, gate, out [T, H*A].
+  /// times sigmoid(gate). q, gate, out [T, H*A]. log_sum_exp [T, H], of the scaled scores, is kept for the backward pass
+  /// unless it is empty.
   virtual void gated_attention(std::span<const AttentionSegment> segments, const KvLayout& layout, Rows q, Rows gate,
-                               Rows out) = 0;
+                               Rows out, Rows log_sum_exp) = 0;
 
   /// The k largest logits of each row (ties: lowest expert), softmax over all experts restricted to them, renormalised
   /// to sum 1 when asked. experts, weights [T, k], descending.

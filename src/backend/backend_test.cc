@@ -39,10 +39,10 @@ std::vector<float> run_all(Backend& backend) {
   keep(out);
   backend.l2_norm(out, 64, 0.5f);
   keep(out);
-  backend.gated_rms_norm(out, x, {gain.data(), 64}, 1e-6);
+  backend.gated_rms_norm(out, x, {gain.data(), 64}, 1e-6, out);
   keep(out);
   Table cos(random, kRows, 16), sin(random, kRows, 16), gate(random, kRows, 1);
-  backend.head_norm_rope(out, 64, {gain.data(), 64}, 1e-6, cos, sin);
+  backend.head_norm_rope(out, 64, {gain.data(), 64}, 1e-6, cos, sin, out);
   keep(out);
   backend.add_gated(out, x, gate);
   keep(out);
@@ -76,7 +76,7 @@ std::vector<float> run_all(Backend& backend) {
   }
   const AttentionSegment attention[] = {{0, 60, 0, {blocks.data(), 0}}, {60, 37, 0, {blocks.data() + 2, 0}}};
   backend.kv_append(attention, layout, k.view().columns(0, 64), k.view().columns(64, 64));
-  backend.gated_attention(attention, layout, x, y, out);
+  backend.gated_attention(attention, layout, x, y, out, {});
   keep(out);
 
   constexpr int64_t kExperts = 6, kTop = 2, kHidden = 70;

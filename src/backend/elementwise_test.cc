@@ -85,7 +85,7 @@ TEST_P(ElementwiseTest, RowNorms) {
     std::fill_n(before_unit.row(1), n, 0.0f);
     std::fill_n(unit.row(1), n, 0.0f);
     backend_->rms_norm(x, {gain.data(), n}, 1e-6, out);
-    backend_->gated_rms_norm(gated, z, {gain.data(), n}, 1e-6);
+    backend_->gated_rms_norm(gated, z, {gain.data(), n}, 1e-6, gated);
     backend_->l2_norm(unit, n, 0.25f);
     std::vector<double> normed, gated_expected, unit_expected;
     const auto squares = [&](const float* row) {
@@ -122,7 +122,7 @@ TEST_P(ElementwiseTest, GoldenNorms) {
   std::vector<float> z = {0.2f, -1.0f, 2.0f, 0.0f}, out(4);
   backend_->rms_norm({x.data(), 1, 4, 4}, {w.data(), 4}, 1e-6, {out.data(), 1, 4, 4});
   EXPECT_LT(relative_max(out, {0.582794155, -0.847700590, 1.589438605, 0.397359651}), 2e-7);
-  backend_->gated_rms_norm({x.data(), 1, 4, 4}, {z.data(), 1, 4, 4}, {gain.data(), 4}, 1e-6);
+  backend_->gated_rms_norm({x.data(), 1, 4, 4}, {z.data(), 1, 4, 4}, {gain.data(), 4}, 1e-6, {x.data(), 1, 4, 4});
   EXPECT_LT(relative_max(x, {0.064088008, 0.256479527, 2.799945759, 0.0}), 2e-7);
 }
 
@@ -156,7 +156,7 @@ TEST_P(ElementwiseTest, HeadNormAndPartialRope) {
         }
       }
     }
-    backend_->head_norm_rope(x, dim, {gain.data(), dim}, 1e-6, cos, sin);
+    backend_->head_norm_rope(x, dim, {gain.data(), dim}, 1e-6, cos, sin, x);
     EXPECT_LT(relative_max(x.values(), expected), 3e-6) << dim;
     EXPECT_TRUE(x.intact());
   }

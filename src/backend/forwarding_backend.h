@@ -34,16 +34,18 @@ class ForwardingBackend : public Backend {
                         Rows beta, Rows log_decay, Rows out) override {
     inner_->gated_delta_rule(segments, shape, q, k, v, beta, log_decay, out);
   }
-  void gated_rms_norm(Rows x, Rows z, Vector gain, double eps) override { inner_->gated_rms_norm(x, z, gain, eps); }
-  void head_norm_rope(Rows x, int64_t head_dim, Vector gain, double eps, Rows cos, Rows sin) override {
-    inner_->head_norm_rope(x, head_dim, gain, eps, cos, sin);
+  void gated_rms_norm(Rows x, Rows z, Vector gain, double eps, Rows out) override {
+    inner_->gated_rms_norm(x, z, gain, eps, out);
+  }
+  void head_norm_rope(Rows x, int64_t head_dim, Vector gain, double eps, Rows cos, Rows sin, Rows out) override {
+    inner_->head_norm_rope(x, head_dim, gain, eps, cos, sin, out);
   }
   void kv_append(std::span<const AttentionSegment> segments, const KvLayout& layout, Rows k, Rows v) override {
     inner_->kv_append(segments, layout, k, v);
   }
-  void gated_attention(std::span<const AttentionSegment> segments, const KvLayout& layout, Rows q, Rows gate,
-                       Rows out) override {
-    inner_->gated_attention(segments, layout, q, gate, out);
+  void gated_attention(std::span<const AttentionSegment> segments, const KvLayout& layout, Rows q, Rows gate, Rows out,
+                       Rows log_sum_exp) override {
+    inner_->gated_attention(segments, layout, q, gate, out, log_sum_exp);
   }
   void route(Rows logits, int64_t k, bool normalise, int32_t* experts, float* weights) override {
     inner_->route(logits, k, normalise, experts, weights);

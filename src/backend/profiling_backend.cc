@@ -66,26 +66,26 @@ class ProfilingBackend final : public Backend {
     timed("DeltaNet rule", 2 * static_cast<int64_t>(segments.size()) * state * kFloat, 7 * q.rows * state,
           [&] { inner_->gated_delta_rule(segments, s, q, k, v, beta, log_decay, out); });
   }
-  void gated_rms_norm(Rows x, Rows z, Vector gain, double eps) override {
-    timed("DeltaNet gates and norms", 0, 8 * x.rows * x.cols, [&] { inner_->gated_rms_norm(x, z, gain, eps); });
+  void gated_rms_norm(Rows x, Rows z, Vector gain, double eps, Rows out) override {
+    timed("DeltaNet gates and norms", 0, 8 * x.rows * x.cols, [&] { inner_->gated_rms_norm(x, z, gain, eps, out); });
   }
 
-  void head_norm_rope(Rows x, int64_t head_dim, Vector gain, double eps, Rows cos, Rows sin) override {
+  void head_norm_rope(Rows x, int64_t head_dim, Vector gain, double eps, Rows cos, Rows sin, Rows out) override {
     timed("attention norms and rope", 0, 5 * x.rows * x.cols,
-          [&] { inner_->head_norm_rope(x, head_dim, gain, eps, cos, sin); });
+          [&] { inner_->head_norm_rope(x, head_dim, gain, eps, cos, sin, out); });
   }
   void kv_append(std::span<const AttentionSegment> segments, const KvLayout& layout, Rows k, Rows v) override {
     timed("attention norms and rope", k.rows * layout.bytes() / kBlockTokens, 0,
           [&] { inner_->kv_append(segments, layout, k, v); });
   }
-  void gated_attention(std::span<const AttentionSegment> segments, const KvLayout& layout, Rows q, Rows gate,
-                       Rows out) override {
+  void gated_attention(std::span<const AttentionSegment> segments, const KvLayout& layout, Rows q, Rows gate, Rows out,
+                       Rows log_sum_exp) override {
     int64_t bytes = 0, keys = 0;  // keys met, summed over rows
     for (const AttentionSegment& s : segments) {
       bytes += (s.position + s.rows) * layout.bytes() / kBlockTokens;
       keys += s.rows * s.position + s.rows * (s.rows + 1) / 2;
     }
-    timed("attention", bytes, 4 * keys * q.cols, [&] { inner_->gated_attention(segments, layout, q, gate, out); });
+    timed("attention", bytes, 4 * keys * q.cols, [&] { inner_->gated_attention(segments, layout, q, gate, out, log_sum_exp); });
   }
 
   void route(Rows logits, int64_t k, bool normalise, int32_t* experts, float* weights) override {

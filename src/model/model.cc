@@ -15,9 +15,9 @@ Activations::Activations(const ModelConfig& config, int64_t max_rows, Arena aren
   inverse_frequencies = rope_inverse_frequencies(config.rope);
   // No two of these are at work at the same time, and none keeps anything for the next layer.
   const int64_t shared = arena.used();
-  delta = GatedDeltaNetActivations(config, max_rows, arena);
+  delta = GatedDeltaNetActivations(config, max_rows, Keep::kNothing, arena);
   arena.rewind(shared);
-  attention = GatedAttentionActivations(config, max_rows, arena);
+  attention = GatedAttentionActivations(config, max_rows, Keep::kNothing, arena);
   arena.rewind(shared);
   mlp = MlpActivations(config, max_rows, arena);
   arena.rewind(shared);

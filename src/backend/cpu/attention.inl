@@ -4,11 +4,6 @@
 // f32 once and stays in the second-level cache for all of them. Each score is one chain of multiply-adds over the head
 // dims, each output one over the keys, so a row's bits depend neither on the tile nor on the rows beside it.
 
-/// Query rows and vectors of a register tile.
-inline constexpr int kQueryTile = Vec::kLanes == 16 ? 8 : Vec::kLanes == 8 ? 6 : 4;
-inline constexpr int kRestTile = Vec::kLanes == 16 ? 4 : 2;  // for the rows that are left over
-inline constexpr int kTileVecs = Vec::kLanes == 1 ? 4 : 2;
-
 template <DType kType>
 inline Vec load_kv(const std::byte* data, int64_t i) {
   if constexpr (kType == DType::kF32) return Vec::load(reinterpret_cast<const float*>(data) + i);
@@ -180,15 +175,6 @@ inline void attend_block(const float* q, const int64_t* position, const KvBlock&
     }
   }
   block_values<kType, kRows>(scores, correction, block.values, head_dim, most, state.o, block.ahead_of_next);
-}
-
-/// Calls body(first row, constant number of rows) over `rows` rows in register tiles.
-template <typename Body>
-inline void for_query_tiles(int64_t rows, Body&& body) {
-  int64_t r = 0;
-  for (; r + kQueryTile <= rows; r += kQueryTile) body(r, std::integral_constant<int, kQueryTile>{});
-  for (; r + kRestTile <= rows; r += kRestTile) body(r, std::integral_constant<int, kRestTile>{});
-  for (; r < rows; ++r) body(r, std::integral_constant<int, 1>{});
 }
 
 template <DType kType>

@@ -61,10 +61,10 @@ namespace {
 
 class CpuBackend final : public Backend {
  public:
-  CpuBackend(int threads, Isa isa, ActivationPrecision activations)
-      : pool_(threads), k_(kernels_for(isa)), products_(pool_, k_, quant_kernels_for(isa), activations),
+  CpuBackend(std::shared_ptr<ThreadPool> pool, Isa isa, ActivationPrecision activations)
+      : owner_(std::move(pool)), pool_(*owner_), k_(kernels_for(isa)), products_(pool_, k_, quant_kernels_for(isa), activations),
         scratch_(static_cast<size_t>(pool_.size())),
-        name_(fmt::format("cpu {}, {} thread{}", isa_name(isa), threads, threads == 1 ? "" : "s")) {}
+        name_(fmt::format("cpu {}, {} thread{}", isa_name(isa), pool_.size(), pool_.size() == 1 ? "" : "s")) {}
 
   std::string_view name() const override { return name_; }
 
@@ -193,19 +193,19 @@ class CpuBackend final : public Backend {
     });
   }
 
-  void gated_rms_norm(Rows x, Rows z, Vector gain, double eps) override {
+  void gated_rms_norm(Rows x, Rows z, Vector gain, double eps, Rows out) override {
     for_rows(x.rows, 4 * x.cols, [&](int64_t t) {
       for (int64_t c = 0; c < x.cols; c += gain.size) {
-        k_.gated_rms_norm(x.row(t) + c, z.row(t) + c, gain.data, static_cast<float>(eps), gain.size);
+        k_.gated_rms_norm(x.row(t) + c, z.row(t) + c, gain.data, static_cast<float>(eps), out.row(t) + c, gain.size);
       }
     });
   }
 
-  void head_norm_rope(Rows x, int64_t head_dim, Vector gain, double eps, Rows cos, Rows sin) override {
+  void head_norm_rope(Rows x, int64_t head_dim, Vector gain, double eps, Rows cos, Rows sin, Rows out) override {
     for_rows(x.rows, x.cols, [&](int64_t t) {
-      for (float* head = x.row(t); head < x.row(t) + x.cols; head += head_dim) {
-        k_.rms_norm(head, gain.data, 1.0f, static_cast<float>(eps), head, head_dim);
-        k_.rope(head, cos.row(t), sin.row(t), cos.cols);
+      for (int64_t c = 0; c < x.cols; c += head_dim) {
+        k_.rms_norm(x.row(t) + c, gain.data, 1.0f, static_cast<float>(eps), out.row(t) + c, head_dim);
+        k_.rope(out.row(t) + c, cos.row(t), sin.row(t), cos.cols);
       }
     });
   }
@@ -223,8 +223,8 @@ class CpuBackend final : public Backend {
     }
   }
 
-  void gated_attention(std::span<const AttentionSegment> segments, const KvLayout& layout, Rows q, Rows gate,
-                       Rows out) override;
+  void gated_attention(std::span<const AttentionSegment> segments, const KvLayout& layout, Rows q, Rows gate, Rows out,
+                       Rows log_sum_exp) override;
   void route(Rows logits, int64_t k, bool normalise, int32_t* experts, float* weights) override;
 
   void add_gated(Rows y, Rows x, Rows gate) override {
@@ -245,7 +245,8 @@ class CpuBackend final : public Backend {
     });
   }
 
-  ThreadPool pool_;
+  std::shared_ptr<ThreadPool> owner_;
+  ThreadPool& pool_;
   const Kernels& k_;
   Products products_;
   std::vector<Scratch> scratch_;
@@ -293,7 +294,7 @@ SoftmaxState softmax_state(float* memory, int64_t rows, int64_t head_dim) {
 }
 
 void CpuBackend::gated_attention(std::span<const AttentionSegment> segments, const KvLayout& layout, Rows q, Rows gate,
-                                 Rows out) {
+                                 Rows out, Rows log_sum_exp) {
   const int64_t dim = layout.head_dim, group = q.cols / dim / layout.heads;
   const float scale = 1.0f / std::sqrt(static_cast<float>(dim));
   // A tile is some tokens of a segment with all query heads of one KV head; every key block loaded serves all of them.
@@ -348,6 +349,7 @@ void CpuBackend::gated_attention(std::span<const AttentionSegment> segments, con
     for (int64_t r = 0; r < tile.tokens * group; ++r) {
       const int64_t row = tile.segment->row + tile.token + r / group, column = (tile.kv_head * group + r % group) * dim;
       for (int64_t d = 0; d < dim; ++d) out.row(row)[column + d] = total.o[r * dim + d] / total.l[r];
+      if (log_sum_exp.data != nullptr) log_sum_exp.row(row)[column / dim] = total.m[r] + std::log(total.l[r]);
       k_.sigmoid_multiply(out.row(row) + column, gate.row(row) + column, dim);
     }
   };
@@ -407,12 +409,16 @@ void CpuBackend::route(Rows logits, int64_t k, bool normalise, int32_t* experts,
 
 }  // namespace
 
-std::unique_ptr<Backend> make_cpu_backend(int threads, Isa isa, ActivationPrecision activations) {
+std::unique_ptr<Backend> make_cpu_backend(std::shared_ptr<ThreadPool> pool, Isa isa, ActivationPrecision activations) {
   if (isa > detect_isa()) {
     throw Error(fmt::format("instruction set: expected at most {} on this machine, found {}", isa_name(detect_isa()),
                             isa_name(isa)));
   }
-  return std::make_unique<CpuBackend>(threads, isa, activations);
+  return std::make_unique<CpuBackend>(std::move(pool), isa, activations);
+}
+
+std::unique_ptr<Backend> make_cpu_backend(int threads, Isa isa, ActivationPrecision activations) {
+  return make_cpu_backend(std::make_shared<ThreadPool>(threads), isa, activations);
 }
 
 }  // namespace qnext

@@ -71,7 +71,7 @@ struct Kernels {
   void (*exp)(float* x, int64_t n);  ///< x = e^x
   /// x * gain' / sqrt(mean(x²) + eps), gain' = gain + gain_offset.
   void (*rms_norm)(const float* x, const float* gain, float gain_offset, float eps, float* out, int64_t n);
-  void (*gated_rms_norm)(float* x, const float* z, const float* gain, float eps, int64_t n);
+  void (*gated_rms_norm)(const float* x, const float* z, const float* gain, float eps, float* out, int64_t n);
   void (*l2_norm)(float* x, float scale, int64_t n);
   void (*silu_multiply)(float* gate, const float* up, int64_t n);             ///< gate = silu(gate) * up
   void (*sigmoid_multiply)(float* x, const float* gate, int64_t n);           ///< x *= sigmoid(gate)

@@ -21,7 +21,7 @@ inline Vec load_weights(const WeightRow& row, int64_t c) {
   if constexpr (kType == DType::kF16) return Vec::load_f16(reinterpret_cast<const uint16_t*>(row.data) + c);
   if constexpr (kType == DType::kF8E4M3) {
     const Vec value = Vec::load_f8(reinterpret_cast<const uint8_t*>(row.data) + c);
-    return row.scales == nullptr ? value : value * Vec::set(row.scales[c / 128]);
+    return row.scales == nullptr ? value : (value * Vec::set(row.scales[c / 128])).rounded();
   }
 }
 
@@ -195,11 +195,11 @@ void rms_norm(const float* x, const float* gain, float gain_offset, float eps, f
   });
 }
 
-void gated_rms_norm(float* x, const float* z, const float* gain, float eps, int64_t n) {
+void gated_rms_norm(const float* x, const float* z, const float* gain, float eps, float* out, int64_t n) {
   const Vec scale = Vec::set(1.0f / std::sqrt(sum_of_squares(x, n) / static_cast<float>(n) + eps));
   for_lanes(n, [&](int64_t i, int64_t lanes) {
     const Vec normed = load_lanes(x + i, lanes) * scale * load_lanes(gain + i, lanes);
-    store_lanes(normed * silu(load_lanes(z + i, lanes)), x + i, lanes);
+    store_lanes(normed * silu(load_lanes(z + i, lanes)), out + i, lanes);
   });
 }
 
@@ -311,6 +311,7 @@ void causal_conv1d_silu(const ConvSegment& segment, const float* x, int64_t ldx,
   }
 }
 
+#include "backend/cpu/small_product.inl"
 #include "backend/cpu/attention.inl"
 #include "backend/cpu/delta_rule.inl"
 

@@ -54,6 +54,8 @@ struct Vec {
   /// The second operand when either is NaN, as the instruction does.
   static Vec min(Vec a, Vec b) { return {_mm512_min_ps(a.v, b.v)}; }
   static Vec max(Vec a, Vec b) { return {_mm512_max_ps(a.v, b.v)}; }
+  /// As it would be after a store.
+  Vec rounded() const { return *this; }
   static Vec fma(Vec a, Vec b, Vec c) { return {_mm512_fmadd_ps(a.v, b.v, c.v)}; }
   static Vec round(Vec a) { return {_mm512_roundscale_ps(a.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)}; }
   /// x * 2^n for whole n.
@@ -124,6 +126,7 @@ struct Vec {
   }
   static Vec min(Vec a, Vec b) { return {_mm256_min_ps(a.v, b.v)}; }
   static Vec max(Vec a, Vec b) { return {_mm256_max_ps(a.v, b.v)}; }
+  Vec rounded() const { return *this; }
   static Vec fma(Vec a, Vec b, Vec c) { return {_mm256_fmadd_ps(a.v, b.v, c.v)}; }
   static Vec round(Vec a) { return {_mm256_round_ps(a.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)}; }
   /// x * 2^n in two steps, so that n from -252 to 254 neither over- nor underflows in between.
@@ -161,29 +164,30 @@ inline Vec operator/(Vec a, Vec b) { return {_mm256_div_ps(a.v, b.v)}; }
 
 #else
 
+// One number, in double: what a kernel computes between its loads and its stores is rounded to f32 once. The gradients of
+// this set are close enough to exact ones to be checked against them.
 struct Vec {
   static constexpr int64_t kLanes = 1;
-  float v;
-  static Vec zero() { return {0.0f}; }
+  double v;
+  static Vec zero() { return {0.0}; }
   static Vec set(float x) { return {x}; }
   static Vec load(const float* p) { return {*p}; }
-  static Vec partial_load(const float*, int64_t) { return {0.0f}; }
+  static Vec partial_load(const float*, int64_t) { return {0.0}; }
   static Vec load_bf16(const uint16_t* p) { return {bf16_to_f32(*p)}; }
-  static Vec load_i8(const int8_t* p) { return {static_cast<float>(*p)}; }
+  static Vec load_i8(const int8_t* p) { return {static_cast<double>(*p)}; }
   static Vec load_f16(const uint16_t* p) { return {f16_to_f32(*p)}; }
   static Vec load_f8(const uint8_t* p) { return {f8e4m3_to_f32(*p)}; }
-  void store(float* p) const { *p = v; }
+  void store(float* p) const { *p = static_cast<float>(v); }
   void partial_store(float*, int64_t) const {}
-  float sum() const { return v; }
-  float max() const { return v; }
+  float sum() const { return static_cast<float>(v); }
+  float max() const { return static_cast<float>(v); }
   static Vec min(Vec a, Vec b) { return {a.v < b.v ? a.v : b.v}; }
   static Vec max(Vec a, Vec b) { return {a.v > b.v ? a.v : b.v}; }
   static Vec fma(Vec a, Vec b, Vec c) { return {a.v * b.v + c.v}; }
-  static Vec round(Vec a) { return {std::nearbyint(a.v)}; }
-  static Vec scale2(Vec x, Vec n) { return n.v == n.v ? Vec{std::ldexp(x.v, static_cast<int>(n.v))} : n; }
   static void load_by_4(const float* p, Vec out[4]) {
     for (int m = 0; m < 4; ++m) out[m] = {p[m]};
   }
+  Vec rounded() const { return {static_cast<float>(v)}; }
 };
 inline Vec operator+(Vec a, Vec b) { return {a.v + b.v}; }
 inline Vec operator-(Vec a, Vec b) { return {a.v - b.v}; }
@@ -192,6 +196,9 @@ inline Vec operator/(Vec a, Vec b) { return {a.v / b.v}; }
 
 #endif
 
+#if QNEXT_ISA_WIDTH == 1
+inline Vec exp(Vec x) { return {std::exp(x.v)}; }
+#else
 /// e^x, relative error below 2e-7 (subnormal results have fewer bits); 0 below -104, infinity above 88.72, NaN of NaN.
 /// Cody-Waite reduction to |r| <= ln(2)/2, then a degree-6 polynomial (Cephes expf).
 inline Vec exp(Vec x) {
@@ -208,6 +215,7 @@ inline Vec exp(Vec x) {
   p = Vec::fma(p, r * r, r) + Vec::set(1.0f);
   return Vec::scale2(p, n);
 }
+#endif
 inline Vec sigmoid(Vec x) { return Vec::set(1.0f) / (Vec::set(1.0f) + exp(Vec::zero() - x)); }
 inline Vec silu(Vec x) { return x / (Vec::set(1.0f) + exp(Vec::zero() - x)); }
 

@@ -2,10 +2,17 @@
 
 namespace qnext {
 
-GatedAttentionActivations::GatedAttentionActivations(const ModelConfig& config, int64_t max_rows, Arena& arena) {
+GatedAttentionActivations::GatedAttentionActivations(const ModelConfig& config, int64_t max_rows, Keep keep, Arena& arena) {
   q = arena.rows(max_rows, config.attention_width());
   gate = arena.rows(max_rows, config.attention_width());
   k = arena.rows(max_rows, config.key_value_width());
+  projected_q = q;
+  projected_k = k;
+  if (keep == Keep::kForBackward) {
+    projected_q = arena.rows(max_rows, config.attention_width());
+    projected_k = arena.rows(max_rows, config.key_value_width());
+    log_sum_exp = arena.rows(max_rows, config.num_attention_heads);
+  }
   v = arena.rows(max_rows, config.key_value_width());
   out = arena.rows(max_rows, config.attention_width());
 }
@@ -16,14 +23,16 @@ void forward(const ModelConfig& config, const GatedAttentionWeights& weights, co
   act.segments.clear();
   for (const Segment& s : segments) act.segments.push_back({s.row, s.rows, s.position, s.state->kv(kv_offset)});
   const auto rows = [&](Rows r) { return r.first(x.rows); };
+  const Rows projected_q = rows(act.projected_q), projected_k = rows(act.projected_k);
   const Rows q = rows(act.q), gate = rows(act.gate), k = rows(act.k), v = rows(act.v), out = rows(act.out);
 
-  const Backend::Linear projections[] = {{&weights.q, q}, {&weights.gate, gate}, {&weights.k, k}, {&weights.v, v}};
+  const Backend::Linear projections[] = {
+      {&weights.q, projected_q}, {&weights.gate, gate}, {&weights.k, projected_k}, {&weights.v, v}};
   backend.linear(x, projections);
-  backend.head_norm_rope(q, config.head_dim, weights.q_norm, config.rms_norm_eps, cos, sin);
-  backend.head_norm_rope(k, config.head_dim, weights.k_norm, config.rms_norm_eps, cos, sin);
+  backend.head_norm_rope(projected_q, config.head_dim, weights.q_norm, config.rms_norm_eps, cos, sin, q);
+  backend.head_norm_rope(projected_k, config.head_dim, weights.k_norm, config.rms_norm_eps, cos, sin, k);
   backend.kv_append(act.segments, layout, k, v);
-  backend.gated_attention(act.segments, layout, q, gate, out);
+  backend.gated_attention(act.segments, layout, q, gate, out, rows(act.log_sum_exp));
   backend.linear(out, weights.out, y);
 }
 

@@ -9,15 +9,18 @@
 
 namespace qnext {
 
-/// What a gated attention layer computes on the way, T rows.
+/// What a gated attention layer computes on the way, T rows. In inference, what only the backward pass reads shares memory
+/// with what replaces it.
 struct GatedAttentionActivations {
-  Rows q, gate;  ///< [T, H*A]
-  Rows k, v;     ///< [T, Hkv*A]
-  Rows out;      ///< [T, H*A] softmax(qk)v times sigmoid(gate)
+  Rows projected_q, projected_k;  ///< [T, H*A], [T, Hkv*A] before norm and rope
+  Rows q, gate;                   ///< [T, H*A]
+  Rows k, v;                      ///< [T, Hkv*A]
+  Rows log_sum_exp;               ///< [T, H] of the scaled scores; empty in inference
+  Rows out;                       ///< [T, H*A] softmax(qk)v times sigmoid(gate)
   std::vector<AttentionSegment> segments;
 
   GatedAttentionActivations() = default;
-  GatedAttentionActivations(const ModelConfig& config, int64_t max_rows, Arena& arena);
+  GatedAttentionActivations(const ModelConfig& config, int64_t max_rows, Keep keep, Arena& arena);
 };
 
 /// y = GatedAttention(x) (docs/model.md, arXiv 2505.06708). x, y [T, D]; cos, sin [T, rope dims / 2]. Appends the rows' keys

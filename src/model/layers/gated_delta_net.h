@@ -9,19 +9,21 @@
 
 namespace qnext {
 
-/// What a Gated DeltaNet layer computes on the way, T rows. One set serves all layers in inference; training keeps one
-/// per layer, or recomputes.
+/// What a Gated DeltaNet layer computes on the way, T rows. One set serves all layers in inference, where what only the
+/// backward pass reads shares memory with what replaces it; training keeps one per layer, or recomputes.
 struct GatedDeltaNetActivations {
-  Rows qkv;              ///< [T, 2*Hk*K + Hv*V] q | k | v; convolution, SiLU and the norms of q and k work in place
+  Rows projected;        ///< [T, 2*Hk*K + Hv*V] q | k | v as projected
+  Rows qkv;              ///< [T, 2*Hk*K + Hv*V] after convolution and SiLU, q and k of unit length
   Rows z;                ///< [T, Hv*V] output gate
   Rows b, a;             ///< [T, Hv]
   Rows beta, log_decay;  ///< [T, Hv]
-  Rows out;              ///< [T, Hv*V] read-out, then gated and normalised
+  Rows read_out;         ///< [T, Hv*V] of the delta rule
+  Rows out;              ///< [T, Hv*V] the read-out gated and normalised
   std::vector<ConvSegment> conv_segments;
   std::vector<DeltaSegment> delta_segments;
 
   GatedDeltaNetActivations() = default;
-  GatedDeltaNetActivations(const ModelConfig& config, int64_t max_rows, Arena& arena);
+  GatedDeltaNetActivations(const ModelConfig& config, int64_t max_rows, Keep keep, Arena& arena);
 };
 
 /// y = GatedDeltaNet(x) (docs/model.md, arXiv 2412.06464). x, y [T, D]. Reads and advances the segments' convolution and

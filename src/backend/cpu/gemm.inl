@@ -1,0 +1,3 @@
+// Part of training_kernels.inl.
+
+inline constexpr GemmKernels kGemm{};

@@ -1,0 +1,75 @@
+#pragma once
+#include <memory>
+#include <vector>
+
+#include "backend/cpu/scratch.h"
+#include "backend/cpu/training_kernels.h"
+#include "backend/training_backend.h"
+#include "base/cpu.h"
+#include "base/thread_pool.h"
+
+namespace qnext {
+
+/// The CPU's training backend, as make_cpu_backend. Weights may be of any type; parameters with gradients are f32.
+std::unique_ptr<TrainingBackend> make_cpu_training_backend(int threads, Isa isa);
+
+/// Backend operations by a CpuBackend on the same pool, but for the products, which are made for many rows here
+/// (training_products.cc); backward operations by room: training_products.cc, training_delta_net.cc,
+/// training_attention.cc, training_router.cc.
+class CpuTrainingBackend final : public TrainingBackend {
+ public:
+  CpuTrainingBackend(std::shared_ptr<ThreadPool> pool, Isa isa);
+  using TrainingBackend::linear;
+
+  // training_products.cc
+  void linear(Rows x, std::span<const Linear> products) override;
+  void mlp(Rows x, const MlpWeights& weights, Rows hidden, Rows y) override;
+  void experts(Rows x, std::span<const MlpWeights> experts, int64_t k, const int32_t* chosen, const float* weights,
+               Rows hidden, Rows expert_out, Rows y) override;
+  void embed_backward(std::span<const int32_t> tokens, Rows d_out, float* d_table) override;
+  void linear_backward(Rows x, std::span<const LinearGradient> products, Rows d_x) override;
+  void experts_backward(Rows x, std::span<const MlpWeights> experts, int64_t k, const int32_t* chosen, const float* weights,
+                        Rows d_y, Rows d_x, float* d_weights, std::span<const MlpGradient> d_experts) override;
+  void mlp_backward(Rows x, const MlpWeights& weights, Rows d_y, Rows d_x, const MlpGradient& d_weights) override;
+  CrossEntropy cross_entropy(Rows x, const Matrix& head, std::span<const int32_t> targets, float scale, Rows d_x,
+                             float* d_head, std::span<int32_t> predictions) override;
+  void adamw(std::span<float> w, std::span<const float> gradient, std::span<float> m, std::span<float> v,
+             const AdamW& step) override;
+  double sum_of_squares(std::span<const float> x) override;
+  void product(Product form, const float* a, const float* b, float* c, int64_t m, int64_t n, int64_t inner) override;
+
+  // training_delta_net.cc
+  void causal_conv1d_silu_backward(std::span<const ConvSegment> segments, Rows x, Vector taps, int64_t kernel,
+                                   std::span<const UnitNorm> norms, Rows d_out, Rows d_x, float* d_taps) override;
+  void delta_gates_backward(Rows b, Rows a, Vector a_log, Vector dt_bias, Rows d_beta, Rows d_log_decay, Rows d_b, Rows d_a,
+                            float* d_a_log, float* d_dt_bias) override;
+  void gated_delta_rule_backward(std::span<const DeltaSegment> segments, const DeltaShape& shape, Rows q, Rows k, Rows v,
+                                 Rows beta, Rows log_decay, Rows d_out, Rows d_q, Rows d_k, Rows d_v, Rows d_beta,
+                                 Rows d_log_decay) override;
+  void gated_rms_norm_backward(Rows x, Rows z, Vector gain, double eps, Rows d_out, Rows d_x, Rows d_z,
+                               float* d_gain) override;
+
+  // training_attention.cc
+  void head_norm_rope_backward(Rows x, int64_t head_dim, Vector gain, double eps, Rows cos, Rows sin, Rows d_out, Rows d_x,
+                               float* d_gain) override;
+  void gated_attention_backward(std::span<const AttentionSegment> segments, const KvLayout& layout, Rows q, Rows gate,
+                                Rows out, Rows log_sum_exp, Rows d_out, Rows d_q, Rows d_gate, Rows d_k, Rows d_v) override;
+
+  // training_router.cc
+  void rms_norm_backward(Rows x, Vector gain, double eps, Rows d_out, Rows d_x, float* d_gain) override;
+  void router_statistics(Rows logits, std::span<double> probability_sums, double* squared_lse) override;
+  void route_backward(Rows logits, int64_t k, bool normalise, const int32_t* experts, const float* weights,
+                      const float* d_weights, std::span<const float> balance, float z_scale, Rows d_logits) override;
+  void add_gated_backward(Rows x, Rows gate, Rows d_y, Rows d_x, Rows d_gate) override;
+
+ private:
+  float* scratch(int thread, int64_t floats) { return scratch_[static_cast<size_t>(thread)].floats(floats); }
+
+  std::shared_ptr<ThreadPool> owner_;
+  ThreadPool& pool_;
+  const TrainingKernels& k_;
+  std::vector<Scratch> scratch_;  ///< one per thread
+  Scratch shared_scratch_;
+};
+
+}  // namespace qnext
