@@ -147,8 +147,8 @@ class Backend {
     const Linear product{&weight, y};
     linear(x, {&product, 1});
   }
-  /// x += y.
-  virtual void add(Rows x, Rows y) = 0;
+  /// out = x + y. out may be x.
+  virtual void add(Rows x, Rows y, Rows out) = 0;
   /// out = rows of x by index.
   virtual void gather(Rows x, std::span<const int32_t> rows, Rows out) = 0;
   /// Zero-centred RMSNorm over each row: x / sqrt(mean(x²) + eps) * (1 + gain).

@@ -35,7 +35,7 @@ std::vector<float> run_all(Backend& backend) {
   keep(out);
   backend.rms_norm(x, {gain.data(), kWidth}, 1e-6, out);
   keep(out);
-  backend.add(out, y);
+  backend.add(out, y, out);
   keep(out);
   backend.l2_norm(out, 64, 0.5f);
   keep(out);

@@ -190,7 +190,7 @@ TEST_P(ElementwiseTest, AddAndAddGated) {
   for (int64_t n = 1; n <= 67; ++n) {
     Random random(static_cast<uint64_t>(n));
     Table x(random, 2, n), y(random, 2, n), gate(random, 2, 1, -3.0, 3.0), sum = x, gated = y;
-    backend_->add(sum, y);
+    backend_->add(sum, y, sum);
     backend_->add_gated(gated, x, gate);
     for (int64_t t = 0; t < 2; ++t) {
       for (int64_t i = 0; i < n; ++i) {

@@ -18,7 +18,7 @@ class ForwardingBackend : public Backend {
     inner_->embed(table, tokens, out);
   }
   void linear(Rows x, std::span<const Linear> products) override { inner_->linear(x, products); }
-  void add(Rows x, Rows y) override { inner_->add(x, y); }
+  void add(Rows x, Rows y, Rows out) override { inner_->add(x, y, out); }
   void gather(Rows x, std::span<const int32_t> rows, Rows out) override { inner_->gather(x, rows, out); }
   void rms_norm(Rows x, Vector gain, double eps, Rows out) override { inner_->rms_norm(x, gain, eps, out); }
   bool all_finite(Rows x) override { return inner_->all_finite(x); }

@@ -31,8 +31,8 @@ class ProfilingBackend final : public Backend {
     const auto label = profile_->labels.find(all[0].weight);
     timed(label == profile_->labels.end() ? "linear" : label->second, bytes, flops, [&] { inner_->linear(x, all); });
   }
-  void add(Rows x, Rows y) override {
-    timed("residual and norms", 0, x.rows * x.cols, [&] { inner_->add(x, y); });
+  void add(Rows x, Rows y, Rows out) override {
+    timed("residual and norms", 0, x.rows * x.cols, [&] { inner_->add(x, y, out); });
   }
   void gather(Rows x, std::span<const int32_t> rows, Rows out) override {
     timed("residual and norms", 0, 0, [&] { inner_->gather(x, rows, out); });

@@ -20,6 +20,9 @@ class TrainingBackend : public ForwardingBackend {
   using ForwardingBackend::ForwardingBackend;
   using ForwardingBackend::linear;
 
+  /// x = 0.
+  virtual void clear(Rows x) = 0;
+
   // ---- embedding, products, norms
   /// d_table[tokens[t]] += d_out[t]. Equal tokens in row order.
   virtual void embed_backward(std::span<const int32_t> tokens, Rows d_out, float* d_table) = 0;

@@ -7,19 +7,20 @@ namespace qnext {
 
 Activations::Activations(const ModelConfig& config, int64_t max_rows, Arena arena) {
   residual = arena.rows(max_rows, config.hidden_size);
-  normed = arena.rows(max_rows, config.hidden_size);
-  mixed = arena.rows(max_rows, config.hidden_size);
+  layer.normed = layer.mlp_input = arena.rows(max_rows, config.hidden_size);
+  layer.mixed = arena.rows(max_rows, config.hidden_size);
+  layer.middle = residual;
   hidden = arena.rows(max_rows, config.hidden_size);
   cos = arena.rows(max_rows, config.rope.dims / 2);
   sin = arena.rows(max_rows, config.rope.dims / 2);
   inverse_frequencies = rope_inverse_frequencies(config.rope);
   // No two of these are at work at the same time, and none keeps anything for the next layer.
   const int64_t shared = arena.used();
-  delta = GatedDeltaNetActivations(config, max_rows, Keep::kNothing, arena);
+  layer.delta = GatedDeltaNetActivations(config, max_rows, Keep::kNothing, arena);
   arena.rewind(shared);
-  attention = GatedAttentionActivations(config, max_rows, Keep::kNothing, arena);
+  layer.attention = GatedAttentionActivations(config, max_rows, Keep::kNothing, arena);
   arena.rewind(shared);
-  mlp = MlpActivations(config, max_rows, arena);
+  layer.mlp = MlpActivations(config, max_rows, arena);
   arena.rewind(shared);
   mtp_input = arena.rows(max_rows, 2 * config.hidden_size);
   arena_ = std::move(arena);
@@ -61,24 +62,6 @@ void fill_rope(const ModelConfig& config, std::span<const Segment> segments, Act
   }
 }
 
-/// x += mixer(norm(x)); x += mlp(norm(x)), for one layer of either kind.
-void forward_layer(const ModelConfig& config, const LayerWeights& weights, const StateLayout& layout, int64_t layer,
-                   int64_t kv_offset, std::span<const Segment> segments, Rows x, Activations& act, Backend& backend) {
-  const Rows normed = act.normed.first(x.rows), mixed = act.mixed.first(x.rows);
-  const Rows cos = act.cos.first(x.rows), sin = act.sin.first(x.rows);
-  backend.rms_norm(x, weights.input_norm, config.rms_norm_eps, normed);
-  if (const auto* delta = std::get_if<GatedDeltaNetWeights>(&weights.mixer)) {
-    forward(config, *delta, layout, layer, segments, normed, act.delta, mixed, backend);
-  } else {
-    forward(config, std::get<GatedAttentionWeights>(weights.mixer), layout.kv, kv_offset, segments, normed, cos, sin,
-            act.attention, mixed, backend);
-  }
-  backend.add(x, mixed);
-  backend.rms_norm(x, weights.post_attention_norm, config.rms_norm_eps, normed);
-  std::visit([&](const auto& mlp) { forward(config, mlp, normed, act.mlp, mixed, backend); }, weights.mlp);
-  backend.add(x, mixed);
-}
-
 std::string_view kind_name(LayerKind kind) {
   return kind == LayerKind::kFullAttention ? "full_attention" : "linear_attention";
 }
@@ -91,13 +74,14 @@ void forward(const ModelConfig& config, const Weights& weights, const StateLayou
   const auto row_count = static_cast<int64_t>(tokens.size());
   QNEXT_CHECK(row_count <= act.residual.rows, "{} rows in an arena for {}", row_count, act.residual.rows);
   const Rows x = act.residual.first(row_count), hidden = act.hidden.first(row_count);
+  const Rows cos = act.cos.first(row_count), sin = act.sin.first(row_count);
   fill_rope(config, segments, act);
   backend.embed(weights.embedding, tokens, x);
   require_finite(x, backend, [] { return "embedding"; });
   if (observer) observer(-1, x);
   for (int64_t i = 0; i < config.num_layers(); ++i) {
     const auto index = static_cast<size_t>(i);
-    forward_layer(config, weights.layers[index], layout, i, layout.kv_offset[index], segments, x, act, backend);
+    forward(config, weights.layers[index], layout, i, layout.kv_offset[index], segments, x, cos, sin, act.layer, x, backend);
     require_finite(x, backend, [&] { return fmt::format("layer {} ({})", i, kind_name(config.layer_types[index])); });
     if (observer) observer(i, x);
   }
@@ -119,14 +103,15 @@ void forward_mtp(const ModelConfig& config, const Weights& weights, const StateL
   QNEXT_CHECK(weights.mtp.has_value() && layout.mtp_kv_offset >= 0 && hidden.rows == row_count);
   const MtpWeights& mtp = *weights.mtp;
   const Rows x = act.residual.first(row_count), input = act.mtp_input.first(row_count);
-  const Rows embedded = act.normed.first(row_count), out = act.hidden.first(row_count);
+  const Rows embedded = act.layer.normed.first(row_count), out = act.hidden.first(row_count);
+  const Rows cos = act.cos.first(row_count), sin = act.sin.first(row_count);
   fill_rope(config, segments, act);
   // The hidden half first: `hidden` may be act.hidden, and nothing after this line reads it.
   backend.rms_norm(hidden, mtp.hidden_norm, config.rms_norm_eps, input.columns(config.hidden_size, config.hidden_size));
   backend.embed(weights.embedding, next_tokens, embedded);
   backend.rms_norm(embedded, mtp.embedding_norm, config.rms_norm_eps, input.columns(0, config.hidden_size));
   backend.linear(input, mtp.fc, x);
-  forward_layer(config, mtp.layer, layout, -1, layout.mtp_kv_offset, segments, x, act, backend);
+  forward(config, mtp.layer, layout, -1, layout.mtp_kv_offset, segments, x, cos, sin, act.layer, x, backend);
   require_finite(x, backend, [] { return "mtp.layers.0"; });
   backend.rms_norm(x, mtp.norm, config.rms_norm_eps, out);
   act.reserve_logits(config, row_count, backend);

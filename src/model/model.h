@@ -5,27 +5,21 @@
 
 #include "backend/backend.h"
 #include "model/config.h"
-#include "model/layers/gated_attention.h"
-#include "model/layers/gated_delta_net.h"
-#include "model/layers/mixture_of_experts.h"
+#include "model/layers/decoder_layer.h"
 #include "model/state.h"
 #include "model/weights.h"
 
 namespace qnext {
 
-/// Everything a forward pass computes on the way, for at most max_rows rows: allocated once. delta, attention, mlp and
+/// Everything a forward pass computes on the way, for at most max_rows rows: allocated once. The parts of `layer` and
 /// mtp_input share memory: one set serves all layers in turn.
 struct Activations {
   Rows residual;  ///< [T, D] the stream that layers add to
-  Rows normed;    ///< [T, D] a layer half's input
-  Rows mixed;     ///< [T, D] a layer half's output
   Rows hidden;    ///< [T, D] final-normed
   Rows cos, sin;  ///< [T, rope dims / 2]
   Rows mtp_input;  ///< [T, 2D] embedding | hidden, normed
   std::vector<double> inverse_frequencies;  ///< [rope dims / 2]
-  GatedDeltaNetActivations delta;
-  GatedAttentionActivations attention;
-  MlpActivations mlp;
+  LayerActivations layer;
   Rows logit_input;  ///< [rows asked for, D]
   Rows logits;       ///< [rows asked for, vocab]; grows to the largest number asked for
 

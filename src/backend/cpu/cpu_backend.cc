@@ -93,8 +93,8 @@ class CpuBackend final : public Backend {
     products_.experts(x, experts, k, chosen, weights, hidden, expert_out, y);
   }
 
-  void add(Rows x, Rows y) override {
-    for_rows(x.rows, x.cols, [&](int64_t t) { k_.add(x.row(t), y.row(t), x.cols); });
+  void add(Rows x, Rows y, Rows out) override {
+    for_rows(x.rows, x.cols, [&](int64_t t) { k_.add(x.row(t), y.row(t), out.row(t), x.cols); });
   }
 
   void gather(Rows x, std::span<const int32_t> rows, Rows out) override {

@@ -65,7 +65,7 @@ struct Kernels {
   void (*matmul)(const float* x, int64_t ldx, const int32_t* x_index, int64_t tokens, const Matrix& w, int64_t begin,
                  int64_t end, float* y, int64_t ldy, const int32_t* y_index, float* scratch);
   void (*expand_row)(const Matrix& w, int64_t row, float* out);
-  void (*add)(float* x, const float* y, int64_t n);
+  void (*add)(const float* x, const float* y, float* out, int64_t n);
   void (*scale_add)(float* y, const float* x, float scale, int64_t n);  ///< y += scale * x
   bool (*all_finite)(const float* x, int64_t n);
   void (*exp)(float* x, int64_t n);  ///< x = e^x

@@ -155,9 +155,9 @@ void matmul(const float* x, int64_t ldx, const int32_t* x_index, int64_t tokens,
 
 // ---- element by element, and row norms ---------------------------------------------------------------------------
 
-void add(float* x, const float* y, int64_t n) {
+void add(const float* x, const float* y, float* out, int64_t n) {
   for_lanes(n, [&](int64_t i, int64_t lanes) {
-    store_lanes(load_lanes(x + i, lanes) + load_lanes(y + i, lanes), x + i, lanes);
+    store_lanes(load_lanes(x + i, lanes) + load_lanes(y + i, lanes), out + i, lanes);
   });
 }
 

@@ -1,5 +1,7 @@
 #include "backend/cpu/training_backend.h"
 
+#include <algorithm>
+
 #include "backend/cpu/cpu_backend.h"
 #include "base/error.h"
 
@@ -21,6 +23,12 @@ CpuTrainingBackend::CpuTrainingBackend(std::shared_ptr<ThreadPool> pool, Isa isa
       pool_(*owner_),
       k_(training_kernels_for(isa)),
       scratch_(static_cast<size_t>(pool_.size())) {}
+
+void CpuTrainingBackend::clear(Rows x) {
+  pool_.parallel_for((x.rows + 63) / 64, [&](int64_t task, int) {
+    for (int64_t t = task * 64; t < std::min(x.rows, (task + 1) * 64); ++t) std::fill_n(x.row(t), x.cols, 0.0f);
+  });
+}
 
 std::unique_ptr<TrainingBackend> make_cpu_training_backend(int threads, Isa isa) {
   return std::make_unique<CpuTrainingBackend>(std::make_shared<ThreadPool>(threads), isa);

@@ -20,6 +20,7 @@ class CpuTrainingBackend final : public TrainingBackend {
  public:
   CpuTrainingBackend(std::shared_ptr<ThreadPool> pool, Isa isa);
   using TrainingBackend::linear;
+  void clear(Rows x) override;
 
   // training_products.cc
   void linear(Rows x, std::span<const Linear> products) override;

@@ -2,7 +2,7 @@
 #include <span>
 #include <vector>
 
-#include "backend/backend.h"
+#include "backend/training_backend.h"
 #include "model/config.h"
 #include "model/state.h"
 #include "model/weights.h"
@@ -28,5 +28,21 @@ struct GatedAttentionActivations {
 void forward(const ModelConfig& config, const GatedAttentionWeights& weights, const KvLayout& layout, int64_t kv_offset,
              std::span<const Segment> segments, Rows x, Rows cos, Rows sin, GatedAttentionActivations& act, Rows y,
              Backend& backend);
+
+/// Gradients of what the forward pass computes on the way.
+struct GatedAttentionBackwardSpace {
+  Rows d_out, d_q, d_gate;  ///< [T, H*A]
+  Rows d_k, d_v;            ///< [T, Hkv*A]
+
+  GatedAttentionBackwardSpace() = default;
+  GatedAttentionBackwardSpace(const ModelConfig& config, int64_t max_rows, Arena& arena);
+};
+
+/// d_x += the gradient of x, from d_y. act and the segments' keys and values are as forward left them; keys and values from
+/// before the segments' first rows are constants.
+void backward(const ModelConfig& config, const GatedAttentionWeights& weights, const GatedAttentionWeights& gradients,
+              const KvLayout& layout, int64_t kv_offset, std::span<const Segment> segments, Rows x, Rows cos, Rows sin,
+              GatedAttentionActivations& act, Rows d_y, GatedAttentionBackwardSpace& space, Rows d_x,
+              TrainingBackend& backend);
 
 }  // namespace qnext
