@@ -1,6 +1,7 @@
 #include "model/model.h"
 
 #include "base/error.h"
+#include "model/layers/mtp_input.h"
 #include "model/rope.h"
 
 namespace qnext {
@@ -106,11 +107,8 @@ void forward_mtp(const ModelConfig& config, const Weights& weights, const StateL
   const Rows embedded = act.layer.normed.first(row_count), out = act.hidden.first(row_count);
   const Rows cos = act.cos.first(row_count), sin = act.sin.first(row_count);
   fill_rope(config, segments, act);
-  // The hidden half first: `hidden` may be act.hidden, and nothing after this line reads it.
-  backend.rms_norm(hidden, mtp.hidden_norm, config.rms_norm_eps, input.columns(config.hidden_size, config.hidden_size));
-  backend.embed(weights.embedding, next_tokens, embedded);
-  backend.rms_norm(embedded, mtp.embedding_norm, config.rms_norm_eps, input.columns(0, config.hidden_size));
-  backend.linear(input, mtp.fc, x);
+  MtpInputActivations mtp_input{embedded, input};
+  forward(config, mtp, weights.embedding, next_tokens, hidden, mtp_input, x, backend);
   forward(config, mtp.layer, layout, -1, layout.mtp_kv_offset, segments, x, cos, sin, act.layer, x, backend);
   require_finite(x, backend, [] { return "mtp.layers.0"; });
   backend.rms_norm(x, mtp.norm, config.rms_norm_eps, out);
