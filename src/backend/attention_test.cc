@@ -17,6 +17,8 @@ struct Sequence {
   Table q, gate, k, v;
   std::vector<std::vector<std::byte>> memory;
   std::vector<std::byte*> blocks;
+  std::vector<float> log_sum_exp;            ///< of the last run
+  std::vector<double> expected_log_sum_exp;  ///< of the last expected()
   static constexpr int64_t kOffset = 64;
 
   Sequence(Random& random, KvLayout kv, int64_t group_size, int64_t tokens, double spread = 2.0)
@@ -40,15 +42,17 @@ struct Sequence {
   /// Appends and attends in pieces, as prefill and decode do. The rows before `from` are appended only.
   std::vector<float> run(Backend& backend, int64_t from, int64_t piece) {
     for (auto& block : memory) std::fill(block.begin(), block.end(), std::byte{0xFF});
-    Table out(length, heads() * layout.head_dim);
+    Table out(length, heads() * layout.head_dim), lse(length, heads());
     const AttentionSegment before = segment(0, from);
     backend.kv_append({&before, 1}, layout, k, v);
     for (int64_t t = from; t < length; t += piece) {
       const AttentionSegment s = segment(t, std::min(piece, length - t));
       backend.kv_append({&s, 1}, layout, k, v);
-      backend.gated_attention({&s, 1}, layout, q, gate, out, {});
+      backend.gated_attention({&s, 1}, layout, q, gate, out, lse);
     }
-    EXPECT_TRUE(out.intact());
+    EXPECT_TRUE(out.intact() && lse.intact());
+    log_sum_exp = lse.values();
+    log_sum_exp.erase(log_sum_exp.begin(), log_sum_exp.begin() + from * heads());
     const std::vector<float> all = out.values();
     return {all.begin() + from * heads() * layout.head_dim, all.end()};
   }
@@ -76,6 +80,7 @@ struct Sequence {
       return table.data() + (row * layout.heads + head) * dim;
     };
     std::vector<double> out, p(static_cast<size_t>(length));
+    expected_log_sum_exp.clear();
     for (int64_t t = from; t < length; ++t) {
       for (int64_t h = 0; h < heads(); ++h) {
         double largest = -INFINITY, sum = 0.0;
@@ -90,6 +95,7 @@ struct Sequence {
         }
         for (int64_t j = 0; j <= t; ++j)
           sum += p[static_cast<size_t>(j)] = std::exp(p[static_cast<size_t>(j)] - largest);
+        expected_log_sum_exp.push_back(largest + std::log(sum));
         for (int64_t d = 0; d < dim; ++d) {
           double value = 0.0;
           for (int64_t j = 0; j <= t; ++j) value += p[static_cast<size_t>(j)] * at(values, j, h / group)[d];
@@ -100,6 +106,17 @@ struct Sequence {
     return out;
   }
 };
+
+/// Of logarithms: the relative error of what they are logarithms of.
+double largest_difference(const std::vector<float>& got, const std::vector<double>& expected) {
+  EXPECT_EQ(got.size(), expected.size());
+  double worst = 0.0;
+  for (size_t i = 0; i < expected.size(); ++i) {
+    const double difference = std::fabs(static_cast<double>(got[i]) - expected[i]);
+    worst = std::isnan(difference) ? INFINITY : std::max(worst, difference);
+  }
+  return worst;
+}
 
 class AttentionTest : public ::testing::TestWithParam<Isa> {
  protected:
@@ -120,8 +137,12 @@ TEST_P(AttentionTest, EqualsSoftmaxAtBlockBorders) {
           const std::vector<float> whole = s.run(*backend_, 0, length);
           ASSERT_LT(worst_(relative_max(whole, s.expected(0))), kTolerance)
               << dtype_name(dtype) << ", dim " << dim << ", group " << group << ", " << length << " tokens";
+          ASSERT_LT(worst_(largest_difference(s.log_sum_exp, s.expected_log_sum_exp)), kTolerance)
+              << dtype_name(dtype) << ", dim " << dim << ", group " << group << ", " << length << " tokens";
+          const std::vector<float> lse = s.log_sum_exp;
           for (const int64_t piece : {1, 7, 64}) {  // a row's bits do not depend on how the prompt was cut
-            ASSERT_TRUE(same_bits(whole, s.run(*backend_, 0, piece))) << "dim " << dim << ", pieces of " << piece;
+            ASSERT_TRUE(same_bits(whole, s.run(*backend_, 0, piece)) && same_bits(lse, s.log_sum_exp))
+                << "dim " << dim << ", pieces of " << piece;
           }
         }
       }
@@ -137,7 +158,9 @@ TEST_P(AttentionTest, EqualsSoftmaxAtSpanBorders) {
     const std::vector<float> whole = s.run(*backend_, from, length);
     // A mean over 4,096 values of either sign is 64 times smaller than they are; its error is not.
     EXPECT_LT(worst_(relative_max(whole, s.expected(from))), 5 * kTolerance) << length << " tokens";
-    EXPECT_TRUE(same_bits(whole, s.run(*backend_, from, 1))) << length << " tokens";
+    EXPECT_LT(worst_(largest_difference(s.log_sum_exp, s.expected_log_sum_exp)), kTolerance) << length << " tokens";
+    const std::vector<float> lse = s.log_sum_exp;
+    EXPECT_TRUE(same_bits(whole, s.run(*backend_, from, 1)) && same_bits(lse, s.log_sum_exp)) << length << " tokens";
   }
 }
 

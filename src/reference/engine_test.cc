@@ -36,7 +36,7 @@ TEST_P(EngineAgainstReference, LogitsAndMtp) {
   for (int32_t& token : tokens) token = static_cast<int32_t>(random() % static_cast<uint64_t>(config.vocab_size));
   const auto expected = reference::ReferenceModel<double>{config, engine.weights()}.run(tokens);
   const std::vector<float> expected_logits(expected.logits.begin(), expected.logits.end());
-  const std::vector<float> expected_mtp(expected.mtp_logits.begin(), expected.mtp_logits.end());
+  const std::vector<float> expected_mtp(expected.mtp.logits.begin(), expected.mtp.logits.end());
   for (int64_t chunk : {0, 64, 7, 1}) {
     std::vector<float> logits, mtp;
     const auto sequence = engine.create_sequence();

@@ -126,10 +126,10 @@ class Golden : public testing::TestWithParam<std::string> {
               argmax_per_row(expected.floats("logits"), config.vocab_size));
     EXPECT_EQ(expected.has("mtp_logits"), weights.mtp.has_value());
     if (weights.mtp) {
-      close(out.mtp_logits, "mtp_logits");
-      EXPECT_EQ(argmax_per_row(out.mtp_logits, config.vocab_size),
+      close(out.mtp.logits, "mtp_logits");
+      EXPECT_EQ(argmax_per_row(out.mtp.logits, config.vocab_size),
                 argmax_per_row(expected.floats("mtp_logits"), config.vocab_size));
-      std::printf(" mtp %.1e", relative_rms(out.mtp_logits, expected.floats("mtp_logits")));
+      std::printf(" mtp %.1e", relative_rms(out.mtp.logits, expected.floats("mtp_logits")));
     }
     std::printf(" worst of all %.1e\n", worst_);
 

@@ -2,19 +2,41 @@
 
 #include <algorithm>
 #include <cmath>
+#include <complex>
 #include <numbers>
 #include <numeric>
+#include <type_traits>
 #include <utility>
 #include <variant>
 
 #include "base/error.h"
 
 namespace qnext::reference {
+
+thread_local const ComplexStep* complex_step = nullptr;
+
 namespace {
+
+/// The real numbers that T is made of.
+template <typename T>
+struct RealOf {
+  using type = T;
+};
+template <typename T>
+struct RealOf<std::complex<T>> {
+  using type = T;
+};
+template <typename T>
+using Real = typename RealOf<T>::type;
+/// What decides: a complex step must not change which expert is chosen.
+template <typename T>
+Real<T> real(T x) {
+  return std::real(x);
+}
 
 template <typename T>
 T sigmoid(T x) {
-  return 1 / (1 + std::exp(-x));
+  return Real<T>(1) / (Real<T>(1) + std::exp(-x));
 }
 
 template <typename T>
@@ -25,25 +47,44 @@ T silu(T x) {
 /// log(1 + eˣ) without overflow.
 template <typename T>
 T softplus(T x) {
-  return std::max(x, T(0)) + std::log1p(std::exp(-std::abs(x)));
+  if constexpr (std::is_same_v<T, Real<T>>) {
+    return std::max(x, T(0)) + std::log1p(std::exp(-std::abs(x)));
+  } else {
+    const T magnitude = real(x) < 0 ? -x : x;
+    return (real(x) < 0 ? T(0) : x) + std::log(Real<T>(1) + std::exp(-magnitude));
+  }
 }
 
 template <typename T>
 T mean_of_squares(std::span<const T> x) {
-  return std::inner_product(x.begin(), x.end(), x.begin(), T(0)) / static_cast<T>(x.size());
+  return std::inner_product(x.begin(), x.end(), x.begin(), T(0)) / static_cast<Real<T>>(x.size());
 }
 
 template <typename T>
 void softmax(std::vector<T>& x) {
-  const T highest = *std::max_element(x.begin(), x.end());
+  const Real<T> highest = real(*std::max_element(x.begin(), x.end(), [](T a, T b) { return real(a) < real(b); }));
   for (T& value : x) value = std::exp(value - highest);
   const T sum = std::accumulate(x.begin(), x.end(), T(0));
   for (T& value : x) value /= sum;
 }
 
+/// Parameter i of an array: its value, and its share of the imaginary step where there is one.
+template <typename T>
+T parameter(const float* data, int64_t i) {
+  const Real<T> value = data[i];
+  if constexpr (!std::is_same_v<T, Real<T>>) {
+    if (complex_step != nullptr && data == complex_step->parameter) {
+      return {value, complex_step->size * complex_step->direction[static_cast<size_t>(i)]};
+    }
+  }
+  return value;
+}
+
 template <typename T>
 std::vector<T> values(const Vector& v) {
-  return {v.data, v.data + v.size};
+  std::vector<T> x;
+  for (int64_t i = 0; i < v.size; ++i) x.push_back(parameter<T>(v.data, i));
+  return x;
 }
 
 /// Element range [i * size, (i + 1) * size) of x: row i, or head i.
@@ -71,7 +112,14 @@ template <typename T>
 std::vector<T> linear(const Matrix& w, const std::vector<T>& x) {
   std::vector<T> y(w.rows);
   for (int64_t r = 0; r < w.rows; ++r) {
-    for (int64_t c = 0; c < w.cols; ++c) y[r] += T(w.at(r, c)) * x[c];
+    for (int64_t c = 0; c < w.cols; ++c) y[r] += Real<T>(w.at(r, c)) * x[c];
+  }
+  if constexpr (!std::is_same_v<T, Real<T>>) {
+    const float* data = reinterpret_cast<const float*>(w.data);
+    if (complex_step == nullptr || data != complex_step->parameter) return y;
+    for (int64_t r = 0; r < w.rows; ++r) {
+      for (int64_t c = 0; c < w.cols; ++c) y[r] += (parameter<T>(data, r * w.cols + c) - parameter<T>(data, r * w.cols + c).real()) * x[c];
+    }
   }
   return y;
 }
@@ -83,15 +131,15 @@ std::vector<T> linear(const Matrix& w, const std::vector<T>& x) {
 
 template <typename T>
 std::vector<T> rms_norm_zero_centred(std::span<const T> x, std::span<const T> w, double eps) {
-  const T scale = 1 / std::sqrt(mean_of_squares(x) + T(eps));
+  const T scale = Real<T>(1) / std::sqrt(mean_of_squares(x) + T(eps));
   std::vector<T> y(x.size());
-  for (size_t i = 0; i < x.size(); ++i) y[i] = x[i] * scale * (1 + w[i]);
+  for (size_t i = 0; i < x.size(); ++i) y[i] = x[i] * scale * (Real<T>(1) + w[i]);
   return y;
 }
 
 template <typename T>
 std::vector<T> gated_rms_norm(std::span<const T> x, std::span<const T> w, std::span<const T> z, double eps) {
-  const T scale = 1 / std::sqrt(mean_of_squares(x) + T(eps));
+  const T scale = Real<T>(1) / std::sqrt(mean_of_squares(x) + T(eps));
   std::vector<T> y(x.size());
   for (size_t i = 0; i < x.size(); ++i) y[i] = x[i] * scale * w[i] * silu(z[i]);
   return y;
@@ -100,7 +148,7 @@ std::vector<T> gated_rms_norm(std::span<const T> x, std::span<const T> w, std::s
 template <typename T>
 std::vector<T> l2_normalise(std::span<const T> x) {
   const T sum_of_squares = std::inner_product(x.begin(), x.end(), x.begin(), T(0));
-  const T scale = 1 / std::sqrt(sum_of_squares + T(1e-6));
+  const T scale = Real<T>(1) / std::sqrt(sum_of_squares + T(1e-6));
   std::vector<T> y(x.begin(), x.end());
   for (T& value : y) value *= scale;
   return y;
@@ -139,7 +187,7 @@ Routing<T> route_topk(std::span<const T> logits, int64_t k, bool norm_topk_prob)
   routing.experts.resize(logits.size());
   std::iota(routing.experts.begin(), routing.experts.end(), 0);
   std::stable_sort(routing.experts.begin(), routing.experts.end(),
-                   [&](int64_t i, int64_t j) { return probabilities[i] > probabilities[j]; });
+                   [&](int64_t i, int64_t j) { return real(probabilities[i]) > real(probabilities[j]); });
   routing.experts.resize(k);
 
   for (const int64_t e : routing.experts) routing.weights.push_back(probabilities[e]);
@@ -210,7 +258,7 @@ std::vector<T> gated_delta_net(const ModelConfig& config, const GatedDeltaNetWei
   append(state.conv, qkv);
   for (int64_t c = 0; c < channels; ++c) {
     T sum = 0;
-    for (int64_t tap = 0; tap < taps; ++tap) sum += T(w.conv[c * taps + tap]) * state.conv[tap * channels + c];
+    for (int64_t tap = 0; tap < taps; ++tap) sum += parameter<T>(w.conv.data, c * taps + tap) * state.conv[tap * channels + c];
     qkv[c] = silu(sum);
   }
   state.conv.erase(state.conv.begin(), state.conv.begin() + channels);
@@ -224,10 +272,11 @@ std::vector<T> gated_delta_net(const ModelConfig& config, const GatedDeltaNetWei
   for (int64_t j = 0; j < value_heads; ++j) {
     const int64_t key_head = j / (value_heads / key_heads);
     std::vector<T> q = l2_normalise(q_all.subspan(key_head * key_dim, key_dim));
-    for (T& value : q) value /= std::sqrt(T(key_dim));
+    for (T& value : q) value /= std::sqrt(Real<T>(key_dim));
     const std::vector<T> k = l2_normalise(k_all.subspan(key_head * key_dim, key_dim));
     const std::span<const T> v = v_all.subspan(j * value_dim, value_dim);
-    const DeltaGates<T> gates = delta_gates<T>(b[j], a[j], w.a_log[j], w.dt_bias[j]);
+    const DeltaGates<T> gates = delta_gates<T>(
+        b[j], a[j], parameter<T>(w.a_log.data, j), parameter<T>(w.dt_bias.data, j));
     const std::vector<T> o = delta_rule_step<T>(slice(state.recurrent, j, key_dim * value_dim), q, k, v, gates);
     append(y, gated_rms_norm<T>(o, norm, slice(z, j, value_dim), config.rms_norm_eps));
   }
@@ -260,7 +309,7 @@ std::vector<T> gated_attention(const ModelConfig& config, const GatedAttentionWe
     for (int64_t t = 0; t <= position; ++t) {
       const std::span<const T> key = slice(std::as_const(state.k), t * kv_heads + kv_head, dim);
       const T dot = std::inner_product(key.begin(), key.end(), q.begin() + n * dim, T(0));
-      scores[t] = dot / std::sqrt(T(dim));
+      scores[t] = dot / std::sqrt(Real<T>(dim));
     }
     softmax(scores);
     for (int64_t t = 0; t <= position; ++t) {
@@ -284,12 +333,15 @@ std::vector<T> swiglu(const MlpWeights& w, const std::vector<T>& x) {
 }
 
 template <typename T>
-std::vector<T> mixture_of_experts(const ModelConfig& config, const MoeWeights& w, const std::vector<T>& x) {
+std::vector<T> mixture_of_experts(const ModelConfig& config, const MoeWeights& w, const std::vector<T>& x,
+                                  std::vector<T>& router_logits) {
   std::vector<T> y = swiglu(w.shared, x);
   const T shared_gate = sigmoid(linear(w.shared_gate, x)[0]);
   for (T& value : y) value *= shared_gate;
 
-  const Routing<T> routing = route_topk<T>(linear(w.router, x), config.num_experts_per_tok, config.norm_topk_prob);
+  const std::vector<T> logits = linear(w.router, x);
+  append(router_logits, logits);
+  const Routing<T> routing = route_topk<T>(logits, config.num_experts_per_tok, config.norm_topk_prob);
   for (size_t i = 0; i < routing.experts.size(); ++i) {
     std::vector<T> expert = swiglu(w.experts[routing.experts[i]], x);
     for (T& value : expert) value *= routing.weights[i];
@@ -310,7 +362,7 @@ void layer(const ModelConfig& config, const LayerWeights& w, std::vector<T>& x, 
   }
   h = rms_norm_zero_centred<T>(x, values<T>(w.post_attention_norm), config.rms_norm_eps);
   if (const auto* moe = std::get_if<MoeWeights>(&w.mlp)) {
-    add(x, mixture_of_experts(config, *moe, h));
+    add(x, mixture_of_experts(config, *moe, h, state.router_logits));
   } else {
     add(x, swiglu(std::get<MlpWeights>(w.mlp), h));
   }
@@ -320,7 +372,12 @@ template <typename T>
 std::vector<T> embed(const Weights& weights, int32_t token) {
   QNEXT_CHECK(token >= 0 && token < weights.embedding.rows, "token {}", token);
   std::vector<T> x(weights.embedding.cols);
-  for (size_t i = 0; i < x.size(); ++i) x[i] = weights.embedding.at(token, static_cast<int64_t>(i));
+  for (size_t i = 0; i < x.size(); ++i) x[i] = Real<T>(weights.embedding.at(token, static_cast<int64_t>(i)));
+  if constexpr (!std::is_same_v<T, Real<T>>) {
+    const float* data = reinterpret_cast<const float*>(weights.embedding.data);
+    if (complex_step == nullptr || data != complex_step->parameter) return x;
+    for (size_t i = 0; i < x.size(); ++i) x[i] = parameter<T>(data, token * weights.embedding.cols + static_cast<int64_t>(i));
+  }
   return x;
 }
 
@@ -330,7 +387,7 @@ std::vector<T> embed(const Weights& weights, int32_t token) {
 // -----------------------------------------------------------------------------------------------------
 
 template <typename T>
-Output<T> ReferenceModel<T>::run(std::span<const int32_t> tokens) const {
+Output<T> ReferenceModel<T>::run(std::span<const int32_t> tokens, int64_t mtp_steps) const {
   const size_t layers = weights.layers.size();
   const int64_t width = config.hidden_size;
   Output<T> out;
@@ -349,18 +406,30 @@ Output<T> ReferenceModel<T>::run(std::span<const int32_t> tokens) const {
   }
   if (!weights.mtp) return out;
 
-  // Multi-token prediction: slot p joins what the model knows at p with the token that followed.
+  // Multi-token prediction: slot p joins what the model knows at p with the token that followed, or with the step's own
+  // output at p and the token after that, and so on.
   const MtpWeights& mtp = *weights.mtp;
-  for (size_t p = 0; p + 1 < tokens.size(); ++p) {
-    const std::span<const T> hidden = slice(std::as_const(out.hidden[layers + 1]), static_cast<int64_t>(p), width);
-    std::vector<T> x = rms_norm_zero_centred<T>(embed<T>(weights, tokens[p + 1]), values<T>(mtp.embedding_norm),
-                                                config.rms_norm_eps);
-    append(x, rms_norm_zero_centred<T>(hidden, values<T>(mtp.hidden_norm), config.rms_norm_eps));
-    x = linear(mtp.fc, x);
-    layer(config, mtp.layer, x, static_cast<int64_t>(p), out.mtp_state);
-    x = rms_norm_zero_centred<T>(x, values<T>(mtp.norm), config.rms_norm_eps);
-    append(out.mtp_hidden, x);
-    append(out.mtp_logits, linear(weights.lm_head, x));
+  const auto run_step = [&](const std::vector<T>& before, size_t ahead, size_t slots, MtpStep<T>& step) {
+    for (size_t p = 0; p < slots; ++p) {
+      const std::span<const T> hidden = slice(before, static_cast<int64_t>(p), width);
+      const int32_t token = p + ahead < tokens.size() ? tokens[p + ahead] : 0;
+      std::vector<T> x = rms_norm_zero_centred<T>(embed<T>(weights, token), values<T>(mtp.embedding_norm),
+                                                  config.rms_norm_eps);
+      append(x, rms_norm_zero_centred<T>(hidden, values<T>(mtp.hidden_norm), config.rms_norm_eps));
+      x = linear(mtp.fc, x);
+      layer(config, mtp.layer, x, static_cast<int64_t>(p), step.state);
+      x = rms_norm_zero_centred<T>(x, values<T>(mtp.norm), config.rms_norm_eps);
+      append(step.hidden, x);
+      append(step.logits, linear(weights.lm_head, x));
+    }
+  };
+  if (mtp_steps == 0) {
+    run_step(out.hidden[layers + 1], 1, tokens.empty() ? 0 : tokens.size() - 1, out.mtp);
+  } else {
+    out.mtp_steps.resize(static_cast<size_t>(mtp_steps));
+    for (size_t s = 0; s < out.mtp_steps.size(); ++s) {
+      run_step(s == 0 ? out.hidden[layers + 1] : out.mtp_steps[s - 1].hidden, 1 + s, tokens.size(), out.mtp_steps[s]);
+    }
   }
   return out;
 }
@@ -377,6 +446,7 @@ Output<T> ReferenceModel<T>::run(std::span<const int32_t> tokens) const {
   template void apply_rope(std::span<T>, int64_t, std::span<const double>, double)
 QNEXT_INSTANTIATE(float);
 QNEXT_INSTANTIATE(double);
+QNEXT_INSTANTIATE(std::complex<double>);
 #undef QNEXT_INSTANTIATE
 
 }  // namespace qnext::reference

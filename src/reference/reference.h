@@ -7,9 +7,19 @@
 #include "model/weights.h"
 
 // The whole model once more: one token at a time, one number at a time, in any number type, to be read beside
-// docs/model.md from top to bottom. It is the oracle of the tests and is never linked into the product. float and
-// double are instantiated.
+// docs/model.md from top to bottom. It is the oracle of the tests and is never linked into the product. float, double and
+// std::complex<double> are instantiated; the last is for derivatives.
 namespace qnext::reference {
+
+/// While set, the parameter array at `parameter` (f32, without gaps) is value + i * size * direction in the complex
+/// instantiation, so that the imaginary part of any result over size is its derivative along direction, to rounding (the
+/// complex step: nothing cancels).
+struct ComplexStep {
+  const float* parameter = nullptr;
+  std::span<const double> direction;
+  double size = 1e-30;
+};
+extern thread_local const ComplexStep* complex_step;
 
 /// What one layer remembers of the tokens so far.
 template <typename T>
@@ -19,6 +29,15 @@ struct LayerState {
   std::vector<T> conv;       ///< [taps - 1, q | k | v channels], inputs of the convolution, oldest first
   // Full attention.
   std::vector<T> k, v;  ///< [tokens, Hkv, A], keys after norm and RoPE
+  std::vector<T> router_logits;  ///< [tokens, E] of the layer's mixture of experts, if it has one
+};
+
+/// What the MTP module computes, one row per slot.
+template <typename T>
+struct MtpStep {
+  std::vector<T> logits;  ///< [slots, vocab]; row p of step s (from 0) predicts token p + 2 + s
+  std::vector<T> hidden;  ///< [slots, D], after the MTP norm: what the next step reads
+  LayerState<T> state;
 };
 
 /// What ReferenceModel::run computes, T tokens and D hidden; the MTP members are empty for a model without MTP.
@@ -27,9 +46,8 @@ struct Output {
   std::vector<T> logits;               ///< [T, vocab]; row p predicts token p + 1
   std::vector<std::vector<T>> hidden;  ///< [T, D] each: embedding, residual stream after every layer, final-normed
   std::vector<LayerState<T>> states;   ///< per layer, after the last token
-  std::vector<T> mtp_logits;           ///< [T - 1, vocab]; row p predicts token p + 2
-  std::vector<T> mtp_hidden;           ///< [T - 1, D], after the MTP norm: what a second draft step would read
-  LayerState<T> mtp_state;
+  MtpStep<T> mtp;                      ///< T - 1 slots
+  std::vector<MtpStep<T>> mtp_steps;   ///< T slots each; where a document has no further token, token 0 stands for it
 };
 
 template <typename T>
@@ -37,8 +55,9 @@ struct ReferenceModel {
   const ModelConfig& config;
   const Weights& weights;
 
-  /// Feeds `tokens` (each in [0, vocab)) from position 0 on. Keeps nothing between calls.
-  Output<T> run(std::span<const int32_t> tokens) const;
+  /// Feeds `tokens` (each in [0, vocab)) from position 0 on. Keeps nothing between calls. mtp_steps > 0: fills mtp_steps, as
+  /// training runs the module, instead of mtp.
+  Output<T> run(std::span<const int32_t> tokens, int64_t mtp_steps = 0) const;
 };
 
 // The building blocks, each held to published numbers by building_blocks_test.cc.

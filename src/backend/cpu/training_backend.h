@@ -1,4 +1,5 @@
 #pragma once
+#include <functional>
 #include <memory>
 #include <vector>
 
@@ -14,7 +15,7 @@ namespace qnext {
 std::unique_ptr<TrainingBackend> make_cpu_training_backend(int threads, Isa isa);
 
 /// Backend operations by a CpuBackend on the same pool, but for the products, which are made for many rows here
-/// (training_products.cc); backward operations by room: training_products.cc, training_delta_net.cc,
+/// (training_products.cc); backward operations by room: training_products.cc, training_loss.cc, training_delta_net.cc,
 /// training_attention.cc, training_router.cc.
 class CpuTrainingBackend final : public TrainingBackend {
  public:
@@ -27,17 +28,19 @@ class CpuTrainingBackend final : public TrainingBackend {
   void mlp(Rows x, const MlpWeights& weights, Rows hidden, Rows y) override;
   void experts(Rows x, std::span<const MlpWeights> experts, int64_t k, const int32_t* chosen, const float* weights,
                Rows hidden, Rows expert_out, Rows y) override;
-  void embed_backward(std::span<const int32_t> tokens, Rows d_out, float* d_table) override;
   void linear_backward(Rows x, std::span<const LinearGradient> products, Rows d_x) override;
   void experts_backward(Rows x, std::span<const MlpWeights> experts, int64_t k, const int32_t* chosen, const float* weights,
                         Rows d_y, Rows d_x, float* d_weights, std::span<const MlpGradient> d_experts) override;
   void mlp_backward(Rows x, const MlpWeights& weights, Rows d_y, Rows d_x, const MlpGradient& d_weights) override;
+  void product(Product form, const float* a, const float* b, float* c, int64_t m, int64_t n, int64_t inner) override;
+
+  // training_loss.cc
+  void embed_backward(std::span<const int32_t> tokens, Rows d_out, float* d_table) override;
   CrossEntropy cross_entropy(Rows x, const Matrix& head, std::span<const int32_t> targets, float scale, Rows d_x,
                              float* d_head, std::span<int32_t> predictions) override;
   void adamw(std::span<float> w, std::span<const float> gradient, std::span<float> m, std::span<float> v,
              const AdamW& step) override;
   double sum_of_squares(std::span<const float> x) override;
-  void product(Product form, const float* a, const float* b, float* c, int64_t m, int64_t n, int64_t inner) override;
 
   // training_delta_net.cc
   void causal_conv1d_silu_backward(std::span<const ConvSegment> segments, Rows x, Vector taps, int64_t kernel,
@@ -64,6 +67,10 @@ class CpuTrainingBackend final : public TrainingBackend {
   void add_gated_backward(Rows x, Rows gate, Rows d_y, Rows d_x, Rows d_gate) override;
 
  private:
+  /// training_products.cc: the jobs' products, cut into tasks for all threads.
+  void gemm(std::span<const GemmJob> jobs);
+  /// body(first, count) over parts of [0, n), multiples of 16 from another.
+  void elementwise(int64_t n, const std::function<void(int64_t, int64_t)>& body);
   float* scratch(int thread, int64_t floats) { return scratch_[static_cast<size_t>(thread)].floats(floats); }
 
   std::shared_ptr<ThreadPool> owner_;

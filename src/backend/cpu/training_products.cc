@@ -1,28 +1,277 @@
+// Products for many rows: linear layers, SwiGLU, experts, and their gradients.
+#include <algorithm>
+#include <vector>
+
 #include "backend/cpu/training_backend.h"
 #include "base/error.h"
 
 namespace qnext {
 
-void CpuTrainingBackend::linear(Rows x, std::span<const Linear> products) { inner().linear(x, products); }
+namespace {
 
-void CpuTrainingBackend::mlp(Rows x, const MlpWeights& weights, Rows hidden, Rows y) { inner().mlp(x, weights, hidden, y); }
+GemmOperand rows_of(Rows x) { return {.data = x.data, .stride = x.stride}; }
+/// The rows are the inner dimension.
+GemmOperand inner_rows_of(Rows x) { return {.data = x.data, .stride = x.stride, .inner_lines = true}; }
+GemmOperand rows_of(const Matrix& w) { return {.matrix = &w}; }
+GemmOperand inner_rows_of(const Matrix& w) { return {.matrix = &w, .inner_lines = true}; }
 
-void CpuTrainingBackend::experts(Rows x, std::span<const MlpWeights> experts, int64_t k, const int32_t* chosen, const float* weights, Rows hidden, Rows expert_out, Rows y) { inner().experts(x, experts, k, chosen, weights, hidden, expert_out, y); }
+GemmJob onto(std::span<const GemmTerm> terms, Rows c, bool accumulate) {
+  return {.terms = terms, .c = c.data, .ldc = c.stride, .m = c.rows, .n = c.cols, .accumulate = accumulate};
+}
+GemmJob onto(std::span<const GemmTerm> terms, float* c, int64_t m, int64_t n) {
+  return {.terms = terms, .c = c, .ldc = n, .m = m, .n = n, .accumulate = true};
+}
 
-void CpuTrainingBackend::embed_backward(std::span<const int32_t>, Rows, float*) { QNEXT_CHECK(false, "not written yet"); }
+void check_mlp(Rows x, const MlpWeights& w, Rows y) {
+  QNEXT_CHECK(w.gate.cols == x.cols && w.up.cols == x.cols && w.up.rows == w.gate.rows && w.down.cols == w.gate.rows &&
+                  w.down.rows == y.cols && x.rows == y.rows,
+              "x [{}, {}], gate [{}, {}], up [{}, {}], down [{}, {}], y [{}, {}]", x.rows, x.cols, w.gate.rows, w.gate.cols,
+              w.up.rows, w.up.cols, w.down.rows, w.down.cols, y.rows, y.cols);
+}
 
-void CpuTrainingBackend::linear_backward(Rows, std::span<const LinearGradient>, Rows) { QNEXT_CHECK(false, "not written yet"); }
+}  // namespace
 
-void CpuTrainingBackend::experts_backward(Rows, std::span<const MlpWeights>, int64_t, const int32_t*, const float*, Rows, Rows, float*, std::span<const MlpGradient>) { QNEXT_CHECK(false, "not written yet"); }
+void CpuTrainingBackend::gemm(std::span<const GemmJob> jobs) {
+  const GemmKernels& k = k_.gemm;
+  // Large tasks pack little, but all threads should end together: halved until there are some for each.
+  const auto up_to = [](int64_t n, int64_t tile) { return (n + tile - 1) / tile * tile; };
+  int64_t rows = up_to(1000, k.tile_rows), cols = 512;
+  const auto count = [&] {
+    int64_t tasks = 0;
+    for (const GemmJob& job : jobs) tasks += (job.m + rows - 1) / rows * ((job.n + cols - 1) / cols);
+    return tasks;
+  };
+  constexpr int64_t kLeastRows = 96, kLeastCols = 64, kTasksPerThread = 4;
+  int64_t tasks = count();
+  while (pool_.size() > 1 && tasks < kTasksPerThread * pool_.size() && (rows > kLeastRows || cols > kLeastCols)) {
+    if (rows >= cols || cols == kLeastCols) {
+      rows = up_to(rows / 2, k.tile_rows);
+    } else {
+      cols = up_to(cols / 2, k.tile_cols);
+    }
+    tasks = count();
+  }
+  pool_.parallel_for(tasks, [&](int64_t task, int thread) {
+    for (const GemmJob& job : jobs) {
+      const int64_t across = (job.n + cols - 1) / cols, here = (job.m + rows - 1) / rows * across;
+      if (task >= here) {
+        task -= here;
+        continue;
+      }
+      const int64_t row = task / across * rows, col = task % across * cols;
+      return k.multiply(job, row, std::min(row + rows, job.m), col, std::min(col + cols, job.n),
+                        scratch(thread, k.scratch_floats));
+    }
+  });
+}
 
-void CpuTrainingBackend::mlp_backward(Rows, const MlpWeights&, Rows, Rows, const MlpGradient&) { QNEXT_CHECK(false, "not written yet"); }
+void CpuTrainingBackend::elementwise(int64_t n, const std::function<void(int64_t, int64_t)>& body) {
+  constexpr int64_t kTask = 16 << 10;
+  pool_.parallel_for((n + kTask - 1) / kTask,
+                     [&](int64_t task, int) { body(task * kTask, std::min(kTask, n - task * kTask)); });
+}
 
-CpuTrainingBackend::CrossEntropy CpuTrainingBackend::cross_entropy(Rows, const Matrix&, std::span<const int32_t>, float, Rows, float*, std::span<int32_t>) { QNEXT_CHECK(false, "not written yet"); }
+void CpuTrainingBackend::linear(Rows x, std::span<const Linear> products) {
+  std::vector<GemmTerm> terms;
+  std::vector<GemmJob> jobs;
+  terms.reserve(products.size());
+  for (const Linear& p : products) {
+    QNEXT_CHECK(p.weight->cols == x.cols && p.weight->rows == p.y.cols && p.y.rows >= x.rows, "[{}, {}] . [{}, {}] -> [{}, {}]",
+                x.rows, x.cols, p.weight->rows, p.weight->cols, p.y.rows, p.y.cols);
+    terms.push_back({rows_of(x), rows_of(*p.weight), x.cols});
+    jobs.push_back(onto({&terms.back(), 1}, p.y.first(x.rows), false));
+  }
+  gemm(jobs);
+}
 
-void CpuTrainingBackend::adamw(std::span<float>, std::span<const float>, std::span<float>, std::span<float>, const AdamW&) { QNEXT_CHECK(false, "not written yet"); }
+void CpuTrainingBackend::linear_backward(Rows x, std::span<const LinearGradient> products, Rows d_x) {
+  std::vector<GemmTerm> through, of_weights;
+  std::vector<GemmJob> jobs;
+  through.reserve(products.size());
+  of_weights.reserve(products.size());
+  for (const LinearGradient& p : products) {
+    const Matrix& w = *p.weight;
+    QNEXT_CHECK(w.cols == x.cols && w.rows == p.d_y.cols && p.d_y.rows == x.rows && (d_x.data == nullptr || d_x.cols == x.cols),
+                "x [{}, {}], W [{}, {}], d_y [{}, {}], d_x [{}, {}]", x.rows, x.cols, w.rows, w.cols, p.d_y.rows, p.d_y.cols,
+                d_x.rows, d_x.cols);
+    through.push_back({rows_of(p.d_y), inner_rows_of(w), w.rows});
+    if (p.d_weight == nullptr) continue;
+    of_weights.push_back({inner_rows_of(p.d_y), inner_rows_of(x), x.rows});
+    jobs.push_back(onto({&of_weights.back(), 1}, p.d_weight, w.rows, w.cols));
+  }
+  if (d_x.data != nullptr) jobs.push_back(onto(through, d_x, true));
+  gemm(jobs);
+}
 
-double CpuTrainingBackend::sum_of_squares(std::span<const float>) { QNEXT_CHECK(false, "not written yet"); }
+void CpuTrainingBackend::mlp(Rows x, const MlpWeights& w, Rows hidden, Rows y) {
+  check_mlp(x, w, y);
+  const int64_t inner = w.gate.rows;
+  const Rows up{shared_scratch_.floats(x.rows * inner), x.rows, inner, inner};
+  const Linear first[] = {{&w.gate, hidden.first(x.rows)}, {&w.up, up}};
+  linear(x, first);
+  pool_.parallel_for((x.rows + 15) / 16, [&](int64_t task, int) {
+    for (int64_t t = task * 16; t < std::min(task * 16 + 16, x.rows); ++t) {
+      k_.gemm.silu_multiply(hidden.row(t), up.row(t), inner);
+    }
+  });
+  linear(hidden.first(x.rows), w.down, y);
+}
 
-void CpuTrainingBackend::product(Product, const float*, const float*, float*, int64_t, int64_t, int64_t) { QNEXT_CHECK(false, "not written yet"); }
+void CpuTrainingBackend::mlp_backward(Rows x, const MlpWeights& w, Rows d_y, Rows d_x, const MlpGradient& d_w) {
+  check_mlp(x, w, d_y);
+  const int64_t inner = w.gate.rows, size = x.rows * inner;
+  float* const memory = shared_scratch_.floats(3 * size);
+  const Rows gate{memory, x.rows, inner, inner}, up{memory + size, x.rows, inner, inner},
+      hidden{memory + 2 * size, x.rows, inner, inner};
+  {
+    const GemmTerm terms[] = {{rows_of(x), rows_of(w.gate), x.cols},
+                              {rows_of(x), rows_of(w.up), x.cols},
+                              {rows_of(d_y), inner_rows_of(w.down), d_y.cols}};
+    const GemmJob jobs[] = {onto({terms, 1}, gate, false), onto({terms + 1, 1}, up, false), onto({terms + 2, 1}, hidden, false)};
+    gemm(jobs);
+  }
+  elementwise(size, [&](int64_t i, int64_t n) {
+    k_.gemm.silu_multiply_backward(gate.data + i, up.data + i, hidden.data + i, n);
+  });
+  const GemmTerm of_weights[] = {{inner_rows_of(gate), inner_rows_of(x), x.rows},
+                                 {inner_rows_of(up), inner_rows_of(x), x.rows},
+                                 {inner_rows_of(d_y), inner_rows_of(hidden), x.rows}};
+  const GemmTerm through[] = {{rows_of(gate), inner_rows_of(w.gate), inner}, {rows_of(up), inner_rows_of(w.up), inner}};
+  std::vector<GemmJob> jobs;
+  if (d_w.gate != nullptr) jobs.push_back(onto({of_weights, 1}, d_w.gate, inner, x.cols));
+  if (d_w.up != nullptr) jobs.push_back(onto({of_weights + 1, 1}, d_w.up, inner, x.cols));
+  if (d_w.down != nullptr) jobs.push_back(onto({of_weights + 2, 1}, d_w.down, d_y.cols, inner));
+  if (d_x.data != nullptr) jobs.push_back(onto(through, d_x, true));
+  gemm(jobs);
+}
+
+// ---- experts -------------------------------------------------------------------------------------------------------
+
+namespace {
+
+/// The (row, slot) entries by expert, those of an expert in row order.
+struct Grouping {
+  std::vector<int64_t> first;      // [experts + 1]
+  std::vector<int32_t> entry, row;
+
+  Grouping(const int32_t* chosen, int64_t rows, int64_t k, size_t experts)
+      : first(experts + 1), entry(static_cast<size_t>(rows * k)), row(entry.size()) {
+    for (size_t i = 0; i < entry.size(); ++i) {
+      QNEXT_CHECK(chosen[i] >= 0 && static_cast<size_t>(chosen[i]) < experts, "expert {} of {}", chosen[i], experts);
+      ++first[static_cast<size_t>(chosen[i]) + 1];
+    }
+    for (size_t e = 0; e < experts; ++e) first[e + 1] += first[e];
+    std::vector<int64_t> next(first.begin(), first.end() - 1);
+    for (size_t i = 0; i < entry.size(); ++i) {
+      const auto at = static_cast<size_t>(next[static_cast<size_t>(chosen[i])]++);
+      entry[at] = static_cast<int32_t>(i);
+      row[at] = static_cast<int32_t>(static_cast<int64_t>(i) / k);
+    }
+  }
+  int64_t count(size_t e) const { return first[e + 1] - first[e]; }
+  ExpertEntries part(int64_t begin, int64_t end) const { return {row.data() + begin, entry.data() + begin, end - begin}; }
+};
+
+bool plain(const Matrix& w) {
+  return w.dtype == DType::kF32 && (w.row_block == w.row_block_stride || w.rows <= w.row_block);
+}
+int64_t expanded_floats(const Matrix& w) { return plain(w) ? 0 : (w.rows * w.cols + 15) / 16 * 16; }
+int64_t expanded_floats(const MlpWeights& w) {
+  return expanded_floats(w.gate) + expanded_floats(w.up) + expanded_floats(w.down);
+}
+
+/// The weights as they are, or expanded into `memory`.
+ExpertWeights in_f32(const GemmKernels& k, const MlpWeights& w, float* memory) {
+  const auto floats = [&](const Matrix& matrix) -> const float* {
+    if (plain(matrix)) return reinterpret_cast<const float*>(matrix.row(0));
+    float* to = memory;
+    for (int64_t r = 0; r < matrix.rows; ++r) k.expand_row(matrix, r, to + r * matrix.cols);
+    memory += expanded_floats(matrix);
+    return to;
+  };
+  return {floats(w.gate), floats(w.up), floats(w.down), w.gate.rows, w.gate.cols};
+}
+
+}  // namespace
+
+void CpuTrainingBackend::experts(Rows x, std::span<const MlpWeights> experts, int64_t k, const int32_t* chosen,
+                                 const float* weights, Rows, Rows expert_out, Rows y) {
+  if (x.rows * k == 0) return;
+  const Grouping groups(chosen, x.rows, k, experts.size());
+  struct Task {
+    size_t expert;
+    int64_t begin, end;
+  };
+  std::vector<Task> tasks;
+  for (size_t e = 0; e < experts.size(); ++e) {
+    if (groups.count(e) == 0) continue;
+    check_mlp(x, experts[e], y);
+    const int64_t parts = (groups.count(e) + kExpertEntries - 1) / kExpertEntries;
+    for (int64_t p = 0; p < parts; ++p) {
+      const auto at = [&](int64_t i) { return groups.first[e] + std::min(i * kExpertEntries, groups.count(e)); };
+      tasks.push_back({e, at(p), at(p + 1)});
+    }
+  }
+  std::stable_sort(tasks.begin(), tasks.end(), [](const Task& a, const Task& b) { return a.end - a.begin > b.end - b.begin; });
+  pool_.parallel_for(static_cast<int64_t>(tasks.size()), [&](int64_t i, int thread) {
+    const Task& task = tasks[static_cast<size_t>(i)];
+    const MlpWeights& w = experts[task.expert];
+    const int64_t floats = k_.gemm.expert_scratch(w.gate.rows, w.gate.cols);
+    float* const memory = scratch(thread, floats + expanded_floats(w));
+    k_.gemm.expert(in_f32(k_.gemm, w, memory + floats), groups.part(task.begin, task.end), x, expert_out, memory);
+  });
+  const int64_t step = std::max<int64_t>(1, (32 << 10) / (k * y.cols));
+  pool_.parallel_for((x.rows + step - 1) / step, [&](int64_t task, int) {
+    for (int64_t t = task * step; t < std::min(x.rows, (task + 1) * step); ++t) {
+      std::fill_n(y.row(t), y.cols, 0.0f);
+      for (int64_t i = t * k; i < (t + 1) * k; ++i) k_.gemm.scale_add(y.row(t), expert_out.row(i), weights[i], y.cols);
+    }
+  });
+}
+
+void CpuTrainingBackend::experts_backward(Rows x, std::span<const MlpWeights> experts, int64_t k, const int32_t* chosen,
+                                          const float* weights, Rows d_y, Rows d_x, float* d_weights,
+                                          std::span<const MlpGradient> d_experts) {
+  if (x.rows * k == 0) return;
+  QNEXT_CHECK(d_experts.empty() || d_experts.size() == experts.size(), "{} gradients of {} experts", d_experts.size(),
+              experts.size());
+  const Grouping groups(chosen, x.rows, k, experts.size());
+  std::vector<size_t> order;
+  for (size_t e = 0; e < experts.size(); ++e) {
+    if (groups.count(e) == 0) continue;
+    check_mlp(x, experts[e], d_y);
+    order.push_back(e);
+  }
+  // An expert is one task, because its gradients are summed in the order of its rows; the longest first.
+  std::stable_sort(order.begin(), order.end(), [&](size_t a, size_t b) { return groups.count(a) > groups.count(b); });
+  const bool with_d_x = d_x.data != nullptr;
+  const Rows parts{with_d_x ? shared_scratch_.floats(x.rows * k * x.cols) : nullptr, with_d_x ? x.rows * k : 0, x.cols, x.cols};
+  pool_.parallel_for(static_cast<int64_t>(order.size()), [&](int64_t i, int thread) {
+    const size_t e = order[static_cast<size_t>(i)];
+    const MlpWeights& w = experts[e];
+    const int64_t floats = k_.gemm.expert_scratch(w.gate.rows, w.gate.cols);
+    float* const memory = scratch(thread, floats + expanded_floats(w));
+    const ExpertWeights f32 = in_f32(k_.gemm, w, memory + floats);
+    for (int64_t begin = groups.first[e]; begin < groups.first[e + 1]; begin += kExpertEntries) {
+      k_.gemm.expert_backward(f32, groups.part(begin, std::min(begin + kExpertEntries, groups.first[e + 1])), x, weights, d_y,
+                              parts, d_weights, d_experts.empty() ? MlpGradient{} : d_experts[e], memory);
+    }
+  });
+  if (!with_d_x) return;
+  const int64_t step = std::max<int64_t>(1, (32 << 10) / (k * x.cols));
+  pool_.parallel_for((x.rows + step - 1) / step, [&](int64_t task, int) {
+    for (int64_t t = task * step; t < std::min(x.rows, (task + 1) * step); ++t) {
+      for (int64_t i = t * k; i < (t + 1) * k; ++i) k_.gemm.add(d_x.row(t), parts.row(i), x.cols);
+    }
+  });
+}
+
+void CpuTrainingBackend::product(Product form, const float* a, const float* b, float* c, int64_t m, int64_t n, int64_t inner) {
+  const GemmTerm term{{.data = a, .stride = form == Product::kTN ? m : inner, .inner_lines = form == Product::kTN},
+                      {.data = b, .stride = form == Product::kNT ? inner : n, .inner_lines = form != Product::kNT},
+                      inner};
+  const GemmJob job{.terms = {&term, 1}, .c = c, .ldc = n, .m = m, .n = n};
+  gemm({&job, 1});
+}
 
 }  // namespace qnext
