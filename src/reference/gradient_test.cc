@@ -50,7 +50,7 @@ constexpr double kMtpWeight = 0.3, kBalance = 0.05, kZ = 0.01;
 /// A model with its batch of two documents, the second of which fits in one block of 64.
 class GradientTest : public ::testing::TestWithParam<Isa> {
  protected:
-  static constexpr int64_t kLengths[] = {75, 40};
+  static constexpr int64_t kLengths[] = {70, 20};
   static constexpr int64_t kSteps = 2;
 
   GradientTest() : config_(small_config()), backend_(make_cpu_training_backend(2, GetParam())),
