@@ -111,7 +111,7 @@ TokenShard::TokenShard(const std::filesystem::path& path) : file_(path) {
   }
   std::memcpy(&header, bytes.data(), sizeof header);
   if (header.magic != kMagic) {
-    fail("magic", "QNEXTTOK, a token shard", quoted({header.magic.data(), header.magic.size()}));
+    fail("magic", "QNEXTTOK, a token shard", qnext::quoted({header.magic.data(), header.magic.size()}));
   }
   if (header.version != kVersion) fail("version", fmt::format("{}", kVersion), fmt::format("{}", header.version));
   if (header.header_checksum != header.expected_checksum()) {
