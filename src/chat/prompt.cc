@@ -22,8 +22,8 @@ std::string utf8_of(char32_t c) {
 class AddedTokens {
  public:
   explicit AddedTokens(const Tokenizer& tokenizer) {
-    for (int32_t id = 0; id < tokenizer.vocab_size(); ++id) {
-      if (!tokenizer.is_added(id) || tokenizer.token_bytes(id).empty()) continue;
+    for (const int32_t id : tokenizer.added_ids()) {
+      if (tokenizer.token_bytes(id).empty()) continue;
       texts_.emplace_back(tokenizer.token_bytes(id));
       begins_[static_cast<unsigned char>(texts_.back().front())] = true;
     }
@@ -96,19 +96,18 @@ std::string restored(std::string text, const Prompt& prompt) {
 
 }  // namespace
 
-Prompt render_prompt(const ChatFormat& format, const Tokenizer& tokenizer, const Json& messages, const Json& tools,
-                     bool add_generation_prompt, const Json& variables) {
+std::vector<std::pair<std::string, std::string>> replace_typed_tokens(const Tokenizer& tokenizer, Json& messages,
+                                                                      Json& tools) {
   const AddedTokens added(tokenizer);
-  Json safe_messages = messages, safe_tools = tools;
   std::vector<std::string_view> texts;
-  for (Json* json : {&safe_messages, &safe_tools}) {
+  for (Json* json : {&messages, &tools}) {
     for_each_string(*json, [&](const std::string& text) { texts.push_back(text); });
   }
   const char32_t base = free_private_use(texts, added.texts().size());
 
-  Prompt prompt;
+  std::vector<std::pair<std::string, std::string>> typed;
   std::vector<bool> used(added.texts().size(), false);
-  for_each_typed_string(safe_messages, safe_tools, [&](std::string& text) {
+  for_each_typed_string(messages, tools, [&](std::string& text) {
     std::string safe;
     for (size_t i = 0; i < text.size();) {
       const std::optional<size_t> token = added.at(text, i);
@@ -117,26 +116,34 @@ Prompt render_prompt(const ChatFormat& format, const Tokenizer& tokenizer, const
         continue;
       }
       const std::string character = utf8_of(base + static_cast<char32_t>(*token));
-      if (!used[*token]) prompt.typed.emplace_back(character, added.texts()[*token]);
+      if (!used[*token]) typed.emplace_back(character, added.texts()[*token]);
       used[*token] = true;
       safe += character;
       i += added.texts()[*token].size();
     }
     text = std::move(safe);
   });
+  return typed;
+}
+
+Prompt render_prompt(const ChatFormat& format, const Tokenizer& tokenizer, const Json& messages, const Json& tools,
+                     bool add_generation_prompt, const Json& variables) {
+  Json safe_messages = messages, safe_tools = tools;
+  Prompt prompt;
+  prompt.typed = replace_typed_tokens(tokenizer, safe_messages, safe_tools);
   prompt.text = format.render(safe_messages, safe_tools, add_generation_prompt, variables);
   return prompt;
 }
 
-std::vector<int32_t> encode_prompt(const Tokenizer& tokenizer, const Prompt& prompt, size_t begin) {
-  const std::string_view text = std::string_view(prompt.text).substr(begin);
+std::vector<int32_t> encode_prompt(const Tokenizer& tokenizer, const Prompt& prompt, size_t begin, size_t end) {
+  const std::string_view text = std::string_view(prompt.text).substr(begin, end - begin);
   if (prompt.typed.empty()) return tokenizer.encode(text, SpecialTokens::kParse);
   const AddedTokens added(tokenizer);
   std::vector<int32_t> ids;
   size_t plain_begin = 0;
-  const auto flush_plain = [&](size_t end) {
-    if (end > plain_begin) {
-      tokenizer.encode(restored(std::string(text.substr(plain_begin, end - plain_begin)), prompt), ids,
+  const auto flush_plain = [&](size_t plain_end) {
+    if (plain_end > plain_begin) {
+      tokenizer.encode(restored(std::string(text.substr(plain_begin, plain_end - plain_begin)), prompt), ids,
                        SpecialTokens::kPlain);
     }
   };

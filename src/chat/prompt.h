@@ -31,8 +31,15 @@ Prompt render_prompt(const ChatFormat& format, const Tokenizer& tokenizer, const
                      const nlohmann::ordered_json& tools, bool add_generation_prompt,
                      const nlohmann::ordered_json& variables);
 
-/// The tokens of prompt.text from byte `begin` on.
-std::vector<int32_t> encode_prompt(const Tokenizer& tokenizer, const Prompt& prompt, size_t begin = 0);
+/// The first half of render_prompt, for those who render several beginnings of one conversation: replaces the tokens'
+/// texts in place, and returns Prompt::typed.
+std::vector<std::pair<std::string, std::string>> replace_typed_tokens(const Tokenizer& tokenizer,
+                                                                      nlohmann::ordered_json& messages,
+                                                                      nlohmann::ordered_json& tools);
+
+/// The tokens of the bytes [begin, end) of prompt.text.
+std::vector<int32_t> encode_prompt(const Tokenizer& tokenizer, const Prompt& prompt, size_t begin = 0,
+                                   size_t end = std::string::npos);
 
 /// The text as a reader sees it: the replacements undone.
 std::string visible_text(const Prompt& prompt);

@@ -18,5 +18,7 @@ void add_kld_command(CLI::App& app, Action& action);
 void add_quantize_command(CLI::App& app, Action& action);
 void add_imatrix_command(CLI::App& app, Action& action);
 void add_synth_command(CLI::App& app, Action& action);
+void add_data_command(CLI::App& app, Action& action);
+void add_tokenizer_command(CLI::App& app, Action& action);
 
 }  // namespace qnext::cli

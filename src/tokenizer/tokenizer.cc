@@ -50,7 +50,9 @@ struct Tokenizer::Impl {
       added.emplace(token.id, Added{std::move(bytes), token.special});
       added_ids.emplace(token.content, token.id);
       id_end = std::max(id_end, token.id + 1);
+      sorted_added_ids.push_back(token.id);
     }
+    std::sort(sorted_added_ids.begin(), sorted_added_ids.end());
   }
 
   /// Text without added tokens, normalized.
@@ -72,6 +74,7 @@ struct Tokenizer::Impl {
   AddedTokenMatcher raw_matcher, normalized_matcher;
   std::unordered_map<int32_t, Added> added;
   std::unordered_map<std::string_view, int32_t> added_ids;  ///< by content, which `definition` owns
+  std::vector<int32_t> sorted_added_ids;
   int32_t id_end;
 };
 
@@ -149,6 +152,7 @@ bool Tokenizer::is_special(int32_t id) const {
   const Impl::Added* added = impl_->find_added(id);
   return added && added->special;
 }
+const std::vector<int32_t>& Tokenizer::added_ids() const { return impl_->sorted_added_ids; }
 bool Tokenizer::is_added(int32_t id) const { return impl_->find_added(id) != nullptr; }
 int32_t Tokenizer::vocab_size() const { return impl_->id_end; }
 bool Tokenizer::has_token(int32_t id) const { return !token_bytes(id).empty(); }

@@ -26,11 +26,12 @@ class Tokenizer {
   /// Reads `directory/tokenizer.json` (or the file itself).
   static Tokenizer load(const std::filesystem::path& path);
 
-  /// From a GGUF file's metadata (tokenizer.ggml.*, model gpt2 of kind qwen2), with the ids of the tokenizer.json that it
-  /// was made from. Throws FileError as parse() does.
+  /// From a GGUF file's metadata (tokenizer.ggml.*, model gpt2 of kind qwen2), with the ids of the tokenizer.json
+  /// that it was made from. Throws FileError as parse() does.
   static Tokenizer from_gguf(const GgufMetadata& metadata, const std::string& file);
-  /// Adds tokenizer.ggml.model, pre, tokens, token_type and merges. Ids up to vocab_size that have no token get filler
-  /// names. Throws Error for what those keys cannot say (another split pattern, no NFC, tokens that take spaces).
+  /// Adds tokenizer.ggml.model, pre, tokens, token_type and merges. Ids up to vocab_size that have no token get
+  /// filler names. Throws Error for what those keys cannot say (another split pattern, no NFC, tokens that take
+  /// spaces).
   void add_to_gguf(GgufMetadata& metadata, int64_t vocab_size) const;
 
   Tokenizer(Tokenizer&&) noexcept;
@@ -53,6 +54,7 @@ class Tokenizer {
   std::optional<int32_t> token_id(std::string_view text) const;
   bool is_special(int32_t id) const;  ///< added with special=true: hidden by skip_special
   bool is_added(int32_t id) const;
+  const std::vector<int32_t>& added_ids() const;  ///< all of them, ascending
   /// One more than the largest id: ids from here on are padding rows of the embedding and must never be sampled.
   int32_t vocab_size() const;
   bool has_token(int32_t id) const;
