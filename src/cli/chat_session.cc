@@ -10,6 +10,19 @@ namespace qnext::cli {
 
 using Json = nlohmann::ordered_json;
 
+namespace {
+
+Json messages_json(const std::vector<ChatMessage>& list) {
+  Json messages = Json::array();
+  for (const ChatMessage& message : list) {
+    messages.push_back({{"role", message.role}, {"content", message.content}});
+    if (!message.tool_calls.empty()) messages.back()["tool_calls"] = Json::parse(message.tool_calls);
+  }
+  return messages;
+}
+
+}  // namespace
+
 ChatSession::ChatSession(TokenModel& model, const Tokenizer& tokenizer, ChatFormat format, Sampler sampler,
                          GenerateOptions options, std::string system)
     : tokenizer_(tokenizer),
@@ -23,9 +36,10 @@ ChatSession::ChatSession(TokenModel& model, const Tokenizer& tokenizer, ChatForm
 
 void ChatSession::reset() {
   messages_.clear();
+  tools_.clear();
   marks_.clear();
   timeline_.reset();
-  if (!system_.empty()) messages_.push_back({"system", system_});
+  if (!system_.empty()) messages_.push_back({"system", system_, {}});
 }
 
 /// The prompt's tokens; the beginning that the timeline knows keeps the timeline's tokens.
@@ -43,16 +57,13 @@ std::vector<int32_t> ChatSession::encode(const Prompt& prompt) {
   return encode_prompt(tokenizer_, prompt);
 }
 
-GenerateResult ChatSession::ask(const std::string& text, const GenerateEvents& events) {
-  messages_.push_back({"user", text});
+bool ChatSession::answer(const GenerateEvents& events, GenerateResult& result) {
   try {
-    Json messages = Json::array();
-    for (const ChatMessage& message : messages_)
-      messages.push_back({{"role", message.role}, {"content", message.content}});
-    const Prompt prompt = render_prompt(format_, tokenizer_, messages, nullptr, true, Json::object());
+    const Json tools = tools_.empty() ? Json() : Json::parse(tools_);
+    const Prompt prompt = render_prompt(format_, tokenizer_, messages_json(messages_), tools, true, Json::object());
     const std::vector<int32_t> ids = encode(prompt);
     const int64_t read_before = timeline_.read();
-    GenerateResult result = generate(timeline_, tokenizer_, ids, sampler_, options_, events);
+    result = generate(timeline_, tokenizer_, ids, sampler_, options_, events);
 
     known_text_ = prompt.text;
     marks_.push_back({known_text_.size(), ids.size()});
@@ -67,25 +78,49 @@ GenerateResult ChatSession::ask(const std::string& text, const GenerateEvents& e
     statistics_.prefill_seconds += result.prefill_seconds;
     statistics_.decode_seconds += result.decode_seconds;
     statistics_.answer_tokens += static_cast<int64_t>(result.tokens.size());
-    if (prompt_read) {
-      ++statistics_.answers;
-      messages_.push_back({"assistant", result.text});
-    } else {
-      messages_.pop_back();
-    }
-    return result;
+    if (!prompt_read) return false;
+    ++statistics_.answers;
+    messages_.push_back({"assistant", result.text, {}});
+    return true;
   } catch (...) {
     // The timeline may hold anything now; it still knows how far its tokens agree with the next prompt's.
-    messages_.pop_back();
     marks_.clear();
     throw;
   }
 }
 
+GenerateResult ChatSession::ask(ChatMessage message, const GenerateEvents& events) {
+  messages_.push_back(std::move(message));
+  try {
+    GenerateResult result;
+    if (!answer(events, result)) messages_.pop_back();
+    return result;
+  } catch (...) {
+    messages_.pop_back();
+    throw;
+  }
+}
+
+GenerateResult ChatSession::restart(std::vector<ChatMessage> messages, std::string tools,
+                                    const GenerateEvents& events) {
+  std::swap(messages, messages_);
+  std::swap(tools, tools_);
+  const auto back = [&] {
+    std::swap(messages, messages_);
+    std::swap(tools, tools_);
+  };
+  try {
+    GenerateResult result;
+    if (!answer(events, result)) back();
+    return result;
+  } catch (...) {
+    back();
+    throw;
+  }
+}
+
 void ChatSession::save(const std::filesystem::path& file) const {
-  Json messages = Json::array();
-  for (const ChatMessage& message : messages_)
-    messages.push_back({{"role", message.role}, {"content", message.content}});
+  const Json messages = messages_json(messages_);
   std::ofstream out(file, std::ios::binary | std::ios::trunc);
   out << Json{{"messages", messages}}.dump(2, ' ', false, Json::error_handler_t::replace) << '\n';
   if (!out.flush()) throw Error(fmt::format("{}: cannot be written", file.string()));
@@ -107,7 +142,7 @@ void ChatSession::load(const std::filesystem::path& file) {
       }
       return message[key].get<std::string>();
     };
-    messages.push_back({text("role"), text("content")});
+    messages.push_back({text("role"), text("content"), {}});
   }
   messages_ = std::move(messages);
 }

@@ -12,6 +12,7 @@ namespace qnext::cli {
 
 struct ChatMessage {
   std::string role, content;
+  std::string tool_calls;  ///< a JSON array's text, for the template; empty: none
 };
 
 /// What a session has cost so far.
@@ -35,7 +36,17 @@ class ChatSession {
 
   /// Adds a message of the user and generates the answer, which is added too. When the prompt was not read to its end
   /// (cancelled) or an Error is thrown, the message is taken back.
-  GenerateResult ask(const std::string& text, const GenerateEvents& events);
+  GenerateResult ask(const std::string& text, const GenerateEvents& events) {
+    return ask({"user", text, {}}, events);
+  }
+  GenerateResult ask(ChatMessage message, const GenerateEvents& events);
+  /// Replaces the conversation, and the tools that are declared in it (a JSON array's text, or empty), and generates
+  /// an answer to it as `ask` does. What of it the model has read is not read again. On failure the former one is
+  /// back.
+  GenerateResult restart(std::vector<ChatMessage> messages, std::string tools, const GenerateEvents& events);
+  /// For the answers from now on.
+  void set_sampler(Sampler sampler) { sampler_ = std::move(sampler); }
+  void set_options(GenerateOptions options) { options_ = std::move(options); }
 
   /// Forgets everything but the system message.
   void reset();
@@ -55,12 +66,14 @@ class ChatSession {
     size_t text, tokens;
   };
   std::vector<int32_t> encode(const Prompt& prompt);
+  /// Generates an answer to messages_ and adds it; false when the prompt was not read to its end.
+  bool answer(const GenerateEvents& events, GenerateResult& result);
 
   const Tokenizer& tokenizer_;
   ChatFormat format_;
   Sampler sampler_;
   GenerateOptions options_;
-  std::string system_;
+  std::string system_, tools_;
   Timeline timeline_;
   std::vector<ChatMessage> messages_;
   std::string known_text_;  ///< what the timeline's tokens stand for

@@ -2,21 +2,20 @@
 #include <fmt/format.h>
 #include <unistd.h>
 
-#include <chrono>
 #include <cstdio>
+#include <iostream>
 #include <nlohmann/json.hpp>
 #include <utility>
 
 #include "base/error.h"
 #include "chat/chat_format.h"
+#include "cli/chat_lines.h"
 #include "cli/chat_session.h"
 #include "cli/commands.h"
 #include "cli/line_editor.h"
 #include "cli/model_options.h"
-#include "cli/sampling_options.h"
+#include "cli/talker.h"
 #include "cli/terminal.h"
-#include "runtime/model_files.h"
-#include "runtime/sequence_model.h"
 
 namespace qnext::cli {
 namespace {
@@ -44,54 +43,6 @@ constexpr const char* kChatHelp = R"(  /reset       forget the conversation, kee
 A line that ends in \ continues on the next; a message that begins with / is typed with //.
 Ctrl-C stops an answer.
 )";
-
-struct RunOptions {
-  ModelOptions model;
-  TypedSampling sampling;
-  std::string prompt;
-  bool has_prompt = false;
-  bool chat = false, single_turn = false, plain = false, json = false, quiet = false;
-  std::string system;
-};
-
-/// A model ready to talk, and everything that was read to make it so.
-struct Talker {
-  explicit Talker(const RunOptions& options)
-      : path(find_model(options.model.model)),
-        files(path),
-        tokenizer(files.tokenizer()),
-        generation(files.generation_config()),
-        sampling(sampling_options(options.sampling, generation)) {}
-
-  /// Opens the engine with room for `prompt_tokens` and, where it is bounded, the answer.
-  void open(const RunOptions& options, int64_t prompt_tokens) {
-    const auto start = std::chrono::steady_clock::now();
-    engine = open_engine(path, options.model, {.tokens = prompt_tokens, .quiet = options.quiet});
-    if (tokenizer.vocab_size() > engine->config().vocab_size) {
-      throw FileError(files.tokenizer_file(), "vocabulary",
-                      fmt::format("at most {} ids (vocab_size of {})", engine->config().vocab_size,
-                                  std::filesystem::path(files.config_file()).filename().string()),
-                      std::to_string(tokenizer.vocab_size()));
-    }
-    model = std::make_unique<SequenceModel>(*engine);
-    open_seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-  }
-  Sampler sampler() const { return Sampler(sampling, sampleable_ids(tokenizer)); }
-  GenerateOptions generate_options(const RunOptions& options) const {
-    return {.max_tokens = options.sampling.max_tokens,
-            .stop_ids = stop_ids(engine->config(), generation, tokenizer),
-            .stop_strings = options.sampling.stop};
-  }
-
-  std::filesystem::path path;
-  ModelFiles files;
-  Tokenizer tokenizer;
-  GenerationConfig generation;
-  SamplingOptions sampling;
-  std::unique_ptr<Engine> engine;
-  std::unique_ptr<SequenceModel> model;
-  double open_seconds = 0;
-};
 
 /// Streams text to stdout and progress to stderr, and lets Ctrl-C cancel.
 class Watcher {
@@ -149,31 +100,6 @@ void print_summary(const ChatStatistics& s, const Talker& talker) {
       format_bytes(peak_resident_bytes()), format_bytes(talker.model->sequence().bytes()), talker.sampling.seed);
 }
 
-nlohmann::ordered_json result_json(const GenerateResult& result, const Talker& talker) {
-  const auto rate = [](int64_t tokens, double seconds) {
-    return seconds > 0 ? static_cast<double>(tokens) / seconds : 0;
-  };
-  const auto answer_tokens = static_cast<int64_t>(result.tokens.size());
-  const int64_t prompt_read = result.prompt_tokens - result.reused_tokens;
-  nlohmann::ordered_json memory = memory_json(talker.engine->plan());
-  memory["sequence_bytes"] = talker.model->sequence().bytes();
-  return {{"model", talker.path.string()},
-          {"text", result.text},
-          {"tokens", result.tokens},
-          {"finish_reason", finish_reason_name(result.reason)},
-          {"stop_string", result.stop_string ? nlohmann::ordered_json(*result.stop_string) : nullptr},
-          {"prompt_tokens", result.prompt_tokens},
-          {"answer_tokens", answer_tokens},
-          {"timings",
-           {{"open_seconds", talker.open_seconds},
-            {"prefill_seconds", result.prefill_seconds},
-            {"prefill_tokens_per_second", rate(prompt_read, result.prefill_seconds)},
-            {"decode_seconds", result.decode_seconds},
-            {"decode_tokens_per_second", rate(answer_tokens, result.decode_seconds)}}},
-          {"memory", memory},
-          {"sampling", sampling_json(talker.sampling)}};
-}
-
 /// The end of a program that gave one answer.
 int finish_single(const GenerateResult& result, const ChatStatistics& statistics, const RunOptions& options,
                   const Talker& talker) {
@@ -207,8 +133,8 @@ int complete(const RunOptions& options) {
   Timeline timeline(*talker.model);
   Sampler sampler = talker.sampler();
   Watcher watcher(options, options.has_prompt ? text : "");
-  const GenerateResult result =
-      generate(timeline, talker.tokenizer, prompt, sampler, talker.generate_options(options), watcher.events());
+  const GenerateResult result = generate(timeline, talker.tokenizer, prompt, sampler,
+                                         talker.generate_options(options.sampling), watcher.events());
   ChatStatistics statistics;
   add_to(statistics, result);
   return finish_single(result, statistics, options, talker);
@@ -230,7 +156,7 @@ class Conversation {
       : options_(options),
         talker_(open(options)),
         session_(*talker_.model, talker_.tokenizer, talker_.files.chat_format(), talker_.sampler(),
-                 talker_.generate_options(options), options.system),
+                 talker_.generate_options(options.sampling), options.system),
         watcher_(options),
         interactive_(isatty(STDIN_FILENO) == 1 && isatty(STDOUT_FILENO) == 1) {}
 
@@ -337,6 +263,7 @@ class Conversation {
 int run(const RunOptions& options) {
   catch_interrupts();
   if (options.chat) {
+    if (options.json && !options.single_turn) return converse_in_lines(options, std::cin);
     Conversation conversation(options);
     return options.single_turn ? conversation.single_turn() : conversation.converse();
   }
@@ -359,8 +286,7 @@ void add_run_command(CLI::App& app, Action& action) {
       command->add_option("PROMPT", options->prompt, "the text to continue, or the first message");
   add_model_option(*command, options->model);
   CLI::Option* chat = command->add_flag("-c,--chat", options->chat, "converse through the model's chat format");
-  CLI::Option* single =
-      command->add_flag("-1,--single-turn", options->single_turn, "with --chat: answer once and leave")->needs(chat);
+  command->add_flag("-1,--single-turn", options->single_turn, "with --chat: answer once and leave")->needs(chat);
   command->add_option("--system", options->system, "with --chat: the system message")->type_name("TEXT")->needs(chat);
   command->add_flag("--plain", options->plain, "special tokens in the prompt are ordinary text")->excludes(chat);
   command
@@ -369,15 +295,16 @@ void add_run_command(CLI::App& app, Action& action) {
       ->check(quiet(CLI::PositiveNumber))
       ->type_name("N");
   command->add_flag("--json", options->json,
-                    "print one JSON object: text, tokens, finish_reason, timings, memory, sampling");
+                    "print one JSON object: text, tokens, finish_reason, timings, memory, sampling; with --chat and "
+                    "without --single-turn one per line read, for programs (docs/formats.md)");
   command->add_flag("-q,--quiet", options->quiet, "print the answer alone");
   add_sampling_options(*command, options->sampling);
   add_engine_options(*command, options->model);
   command->footer(kFooter);
-  command->callback([options, prompt, single, &action] {
+  command->callback([options, prompt, &action] {
     options->has_prompt = prompt->count() > 0;
-    if (options->json && options->chat && single->count() == 0) {
-      throw CLI::ValidationError("--json", "with --chat it needs --single-turn");
+    if (options->json && options->chat && !options->single_turn && options->has_prompt) {
+      throw CLI::ValidationError("PROMPT", "with --chat --json, messages come as JSON lines on standard input");
     }
     action = [options] { return run(*options); };
   });

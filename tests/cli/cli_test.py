@@ -234,6 +234,75 @@ class Chat(unittest.TestCase):
         self.assertIn("but the context holds 60", err)
 
 
+class ChatLines(unittest.TestCase):
+    """run --chat --json: a conversation for programs."""
+
+    def lines(self, *requests, model=None, status=0):
+        text = "".join((r if isinstance(r, str) else json.dumps(r)) + "\n" for r in requests)
+        out, _ = qnext("run", "-m", model or MODEL, "--chat", "--json", "--seed", 4, "-n", 6, stdin=text, expect=status)
+        return [json.loads(line) for line in out.splitlines()]
+
+    def test_turns_read_what_is_new(self):
+        first, second, again, anew = self.lines(
+            {"content": "one"}, {"role": "user", "content": "two"}, {"content": "three", "max_tokens": 2, "temperature": 0},
+            {"messages": [{"role": "user", "content": "one"}]})
+        self.assertEqual(first["reused_tokens"], 0)
+        self.assertGreaterEqual(second["reused_tokens"], first["prompt_tokens"])
+        self.assertGreaterEqual(again["reused_tokens"], second["prompt_tokens"])
+        self.assertLessEqual(again["answer_tokens"], 2)
+        self.assertEqual(anew["text"], first["text"])  # same seed, same conversation
+        memory = second["memory"]
+        self.assertEqual(memory["kv_bytes"] + memory["state_bytes"], memory["sequence_bytes"])
+        self.assertGreater(memory["state_bytes"], 0)
+
+    def test_a_known_beginning_is_not_read_again(self):
+        messages = [{"role": "user", "content": "one"}]
+        first = self.lines({"messages": messages})[0]
+        messages += [{"role": "assistant", "content": first["text"]}, {"role": "user", "content": "two"}]
+        _, second = self.lines({"messages": messages[:1]}, {"messages": messages})
+        self.assertGreaterEqual(second["reused_tokens"], first["prompt_tokens"])
+
+    def test_pieces_add_up(self):
+        *pieces, result = self.lines({"content": "one", "stream": True})
+        self.assertEqual("".join(p["piece"] for p in pieces), result["text"])
+
+    def test_tools_reach_the_template(self):
+        model = WORK / "tools"
+        model.mkdir()
+        for file in MODEL.iterdir():
+            (model / file.name).symlink_to(file)
+        (model / "chat_template.jinja").write_text(
+            "{% if tools %}{{ tools | tojson }}{% endif %}{% for m in messages %}{{ m.role }}{{ m.content }}"
+            "{% if m.tool_calls %}{{ m.tool_calls[0].function.name }}{% endif %}{% endfor %}")
+        user = [{"role": "user", "content": "a"}]
+        call = {"role": "assistant", "content": None, "tool_calls": [{"function": {"name": "xyz", "arguments": {}}}]}
+        plain, tools, called = self.lines({"messages": user}, {"messages": user, "tools": [{"name": "t"}]},
+                                          {"messages": [*user, call, {"role": "tool", "content": "b"}]}, model=model)
+        self.assertGreater(tools["prompt_tokens"], plain["prompt_tokens"])
+        self.assertGreater(called["prompt_tokens"], plain["prompt_tokens"])
+
+    def test_what_is_refused_changes_nothing(self):
+        bad = ["[1", "3", {}, {"content": 3}, {"foo": 1}, {"messages": []}, {"messages": [{"role": "user", "content": 1}]},
+               {"messages": [{"content": "x"}]}, {"content": "x", "max_tokens": -1}, {"content": "x", "temperature": "hot"},
+               {"content": "x", "tools": [1]}, {"content": "x", "messages": [{"role": "user", "content": "x"}]},
+               {"content": "x", "stop": [""]}, "[" * 100 + "]" * 100]
+        first, *errors, last = self.lines({"content": "one"}, *bad, {"content": "two"})
+        self.assertEqual(len(errors), len(bad))
+        for request, error in zip(bad, errors):
+            self.assertEqual(list(error), ["error"], (request, error))
+        self.assertEqual(errors[1]["error"], "request: line: expected a JSON object, found 3")
+        self.assertIn("found foo", errors[4]["error"])
+        self.assertEqual(last["text"], self.lines({"content": "one"}, {"content": "two"})[1]["text"])
+
+    def test_too_long_for_the_context(self):
+        first, error, last = self.lines({"content": "one"}, {"content": "y" * 2000}, {"messages": [{"role": "user", "content": "one"}]})
+        self.assertIn("but the context holds", error["error"])
+        self.assertEqual(last["text"], first["text"])
+
+    def test_a_prompt_is_refused(self):
+        self.assertIn("JSON lines", refused("run", "-m", MODEL, "--chat", "--json", "x", status=2))
+
+
 class Terminal(unittest.TestCase):
     """On a pseudo-terminal, as a person sees it."""
 
