@@ -1,86 +1,13 @@
 #include "formats/streaming_writer.h"
 
-#include <fcntl.h>
-#include <unistd.h>
-
-#include <algorithm>
-#include <cerrno>
-#include <cstring>
 #include <utility>
 
+#include "base/atomic_file.h"
 #include "base/error.h"
 
 namespace qnext {
 
 namespace {
-
-/// A file that appears under its name only when complete: written beside it, synced, renamed. Removed when abandoned.
-class AtomicFile {
- public:
-  AtomicFile(const std::filesystem::path& path, uint64_t size)
-      : path_(path), temporary_(fmt::format("{}.tmp-{}", path.string(), ::getpid())) {
-    fd_ = ::open(temporary_.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0666);
-    if (fd_ < 0) fail("create");
-    try {
-      reserve(static_cast<off_t>(size));
-    } catch (...) {
-      remove();
-      throw;
-    }
-  }
-  AtomicFile(const AtomicFile&) = delete;
-  AtomicFile& operator=(const AtomicFile&) = delete;
-  ~AtomicFile() { remove(); }
-
-  void write(const std::byte* data, size_t size, uint64_t offset) {
-    while (size > 0) {
-      const ssize_t n = ::pwrite(fd_, data, size, static_cast<off_t>(offset));
-      if (n < 0 && errno == EINTR) continue;
-      if (n < 0) fail("write");
-      data += n;
-      offset += static_cast<uint64_t>(n);
-      size -= static_cast<size_t>(n);
-    }
-  }
-
-  void commit() {
-    if (::fsync(fd_) != 0) fail("sync");
-    const int fd = std::exchange(fd_, -1);
-    if (::close(fd) != 0) fail("close");
-    if (::rename(temporary_.c_str(), path_.c_str()) != 0) fail("rename");
-    committed_ = true;
-    // The new name lives in the directory, which is synced too. Some file systems cannot; the file itself is safe.
-    const std::filesystem::path parent = path_.has_parent_path() ? path_.parent_path() : ".";
-    const int directory = ::open(parent.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (directory < 0) return;
-    ::fsync(directory);
-    ::close(directory);
-  }
-
- private:
-  /// Gives the file its size and, where the file system can, its blocks.
-  void reserve(off_t size) {
-    if (size == 0) return;
-    int result = 0;
-    do {
-      result = ::fallocate(fd_, 0, 0, size);
-    } while (result != 0 && errno == EINTR);
-    if (result != 0 && (errno == EOPNOTSUPP || errno == ENOSYS)) result = ::ftruncate(fd_, size);
-    if (result != 0) fail(fmt::format("make room for {} bytes", size).c_str());
-  }
-  void remove() {
-    if (fd_ >= 0) ::close(std::exchange(fd_, -1));
-    if (!committed_) ::unlink(temporary_.c_str());
-  }
-  [[noreturn]] void fail(const char* action) {
-    throw Error(fmt::format("{}: cannot {}: {}", temporary_, action, std::strerror(errno)));
-  }
-
-  std::filesystem::path path_;
-  std::string temporary_;
-  int fd_ = -1;
-  bool committed_ = false;
-};
 
 class StreamingWriter final : public TensorFileWriter {
  public:
