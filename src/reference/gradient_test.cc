@@ -1,3 +1,4 @@
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -250,7 +251,7 @@ std::vector<Isa> isas() {
   return list;
 }
 INSTANTIATE_TEST_SUITE_P(Isas, GradientTest, ::testing::ValuesIn(isas()),
-                         [](const auto& info) { return std::string(isa_name(info.param)); });
+                         [](const auto& test) { return std::string(isa_name(test.param)); });
 
 }  // namespace
 }  // namespace qnext::reference
