@@ -20,5 +20,6 @@ void add_imatrix_command(CLI::App& app, Action& action);
 void add_synth_command(CLI::App& app, Action& action);
 void add_data_command(CLI::App& app, Action& action);
 void add_tokenizer_command(CLI::App& app, Action& action);
+void add_train_command(CLI::App& app, Action& action);
 
 }  // namespace qnext::cli

@@ -215,7 +215,7 @@ class Reader {
     if (node.is_table()) return "a table";
     std::ostringstream out;
     node.visit([&](const auto& value) { out << value; });
-    return quoted(out.str());
+    return qnext::quoted(out.str());
   }
 
   std::map<std::string, std::string> values() const {

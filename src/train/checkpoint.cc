@@ -1,0 +1,377 @@
+#include "train/checkpoint.h"
+
+#include <fcntl.h>
+#include <sys/file.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <nlohmann/json.hpp>
+
+#include "base/atomic_file.h"
+#include "base/checksum.h"
+#include "base/error.h"
+#include "base/mapped_file.h"
+#include "formats/json.h"
+#include "formats/safetensors.h"
+#include "model/stored_tensors.h"
+#include "tensor/dtype.h"
+
+namespace qnext {
+
+namespace {
+
+namespace fs = std::filesystem;
+using Json = nlohmann::json;
+
+constexpr const char* kStateJson = "training_state.json";
+constexpr const char* kStateTensors = "training_state.safetensors";
+constexpr size_t kMaxJsonBytes = size_t{64} << 20;
+constexpr int64_t kMaxStep = int64_t{1} << 50;
+/// Beside the weights, from the tokenizer's directory.
+constexpr const char* kCopied[] = {"generation_config.json", "tokenizer.json", "tokenizer_config.json", "vocab.json",
+                                   "merges.txt", "special_tokens_map.json", "chat_template.jinja"};
+
+std::string hex(uint64_t value) { return fmt::format("{:016x}", value); }
+
+void write_file(const fs::path& path, std::string_view text) {
+  AtomicFile file(path, text.size());
+  file.write(reinterpret_cast<const std::byte*>(text.data()), text.size(), 0);
+  file.commit();
+}
+
+void sync_directory(const fs::path& directory) {
+  const int fd = ::open(directory.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (fd < 0) return;
+  ::fsync(fd);
+  ::close(fd);
+}
+
+/// Out of the way under another name first, so that no kill leaves half of it under its own.
+void remove_directory(const fs::path& directory) {
+  fs::path doomed = directory;
+  doomed += ".tmp-old";
+  std::error_code ignored;
+  fs::remove_all(doomed, ignored);
+  fs::rename(directory, doomed, ignored);
+  fs::remove_all(doomed, ignored);
+}
+
+Json to_json(const std::vector<LanePosition>& lanes) {
+  Json list = Json::array();
+  for (const LanePosition& lane : lanes) list.push_back({lane.document, lane.offset, lane.context_begin});
+  return list;
+}
+
+std::vector<LanePosition> lanes_of(const JsonFields& fields, const char* key) {
+  const Json* list = fields.find(key);
+  const char* expected = "a list of [document, offset, context_begin]";
+  if (list == nullptr || !list->is_array()) fields.fail(key, expected);
+  std::vector<LanePosition> lanes;
+  for (size_t i = 0; i < list->size(); ++i) {
+    const Json& item = (*list)[i];
+    if (!item.is_array() || item.size() != 3 || !std::ranges::all_of(item, [](const Json& x) { return x.is_number_integer(); })) {
+      fields.fail_item(key, i, expected);
+    }
+    lanes.push_back({item[0].get<int64_t>(), item[1].get<int64_t>(), item[2].get<int64_t>()});
+  }
+  return lanes;
+}
+
+uint64_t hex_of(const JsonFields& fields, const char* key) {
+  const std::string text = fields.text(key).value_or("");
+  uint64_t value = 0;
+  if (text.size() != 16 || std::sscanf(text.c_str(), "%16lx", &value) != 1) fields.fail(key, "16 hexadecimal digits");
+  return value;
+}
+
+/// The parsed training_state.json, whose own checksum is right.
+Json read_state(const fs::path& directory) {
+  const std::string file = (directory / kStateJson).string();
+  Json json = parse_json_object(read_text_file(file, kMaxJsonBytes), file);
+  const std::string stated = JsonFields(json, file).text("checksum").value_or("nothing");
+  json.erase("checksum");
+  const std::string text = json.dump();
+  const std::string found = hex(checksum(std::as_bytes(std::span(text))));
+  if (found != stated) throw FileError(file, "checksum", stated, found);
+  return json;
+}
+
+/// Values a part at a time.
+class TensorsWriter {
+ public:
+  explicit TensorsWriter(const fs::path& path) : path_(path) {}
+  void add(std::string name, std::vector<int64_t> shape, std::vector<std::span<float>> parts) {
+    specs_.push_back({std::move(name), DType::kF32, std::move(shape)});
+    parts_.push_back(std::move(parts));
+  }
+  void write() {
+    const auto writer = create_safetensors(path_, specs_);
+    for (const auto& parts : parts_) {
+      for (const auto& part : parts) writer->append(std::as_bytes(part));
+    }
+    writer->finish();
+  }
+
+ private:
+  fs::path path_;
+  std::vector<TensorSpec> specs_;
+  std::vector<std::vector<std::span<float>>> parts_;
+};
+
+}  // namespace
+
+void verify_checkpoint(const fs::path& directory) {
+  const Json json = read_state(directory);
+  const std::string file = (directory / kStateJson).string();
+  const auto files = JsonFields(json, file).object("files");
+  if (!files) throw FileError(file, "files", "an object", "nothing");
+  for (const auto& [name, sum] : json["files"].items()) {
+    if (name.find('/') != name.npos || !sum.is_string()) files->fail(name, "the checksum of a file of the directory");
+    const fs::path path = directory / name;
+    const std::string found = hex(checksum(MappedFile(path).bytes()));
+    if (found != sum.get<std::string>()) throw FileError(path.string(), "checksum", sum.get<std::string>(), found);
+  }
+}
+
+CheckpointStore::CheckpointStore(const TrainConfig& config, std::function<void(const std::string&)> warn)
+    : config_(config), warn_(std::move(warn)) {
+  const fs::path& output = config.run.output;
+  std::error_code error;
+  fs::create_directories(output, error);
+  if (error) throw Error(fmt::format("{}: cannot create: {}", output.string(), error.message()));
+  lock_ = ::open((output / "lock").c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0666);
+  if (lock_ < 0) throw Error(fmt::format("{}: cannot create: {}", (output / "lock").string(), std::strerror(errno)));
+  if (::flock(lock_, LOCK_EX | LOCK_NB) != 0) {
+    ::close(lock_);
+    throw Error(fmt::format("{}: another process is training into this directory", output.string()));
+  }
+  for (const auto& entry : fs::directory_iterator(output)) {
+    const std::string name = entry.path().filename().string();
+    if (name.starts_with("step-") && name.find(".tmp-") != name.npos) fs::remove_all(entry.path(), error);
+  }
+}
+
+CheckpointStore::~CheckpointStore() {
+  if (lock_ >= 0) ::close(lock_);
+}
+
+std::vector<std::pair<int64_t, fs::path>> CheckpointStore::list() const {
+  std::vector<std::pair<int64_t, fs::path>> found;
+  for (const auto& entry : fs::directory_iterator(config_.run.output)) {
+    const std::string name = entry.path().filename().string();
+    if (!name.starts_with("step-") || name.size() > 20) continue;
+    const std::string digits = name.substr(5);
+    if (digits.empty() || digits.find_first_not_of("0123456789") != digits.npos) continue;
+    found.emplace_back(std::stoll(digits), entry.path());
+  }
+  std::ranges::sort(found);
+  return found;
+}
+
+// ---- writing
+
+void CheckpointStore::write_model(const fs::path& directory, ParameterArray& parameters) const {
+  const Weights& weights = parameters.weights();
+  const ParameterReader reader(weights);
+  const std::vector<StoredTensor> tensors = hugging_face_tensors(config_.shape, stored_parts(weights));
+  std::vector<TensorSpec> specs;
+  const bool bf16 = config_.checkpoint.bf16;
+  const auto dtype_of = [&](const StoredTensor& t) { return bf16 && !t.keep_f32 ? DType::kBF16 : DType::kF32; };
+  for (const StoredTensor& t : tensors) specs.push_back({t.name, dtype_of(t), t.shape});
+  const auto writer = create_safetensors(directory / "model.safetensors", specs, {{"format", "pt"}});
+  std::vector<float> values;
+  std::vector<uint16_t> halves;
+  for (const StoredTensor& t : tensors) {
+    const int64_t cols = t.cols(), rows = t.row_count(), at_once = std::max<int64_t>(1, (int64_t{1} << 18) / cols);
+    for (int64_t first = 0; first < rows; first += at_once) {
+      const int64_t count = std::min(at_once, rows - first);
+      values.resize(static_cast<size_t>(count * cols));
+      reader.read(t, first, count, values);
+      if (dtype_of(t) == DType::kF32) {
+        writer->append(std::as_bytes(std::span(values)));
+        continue;
+      }
+      halves.resize(values.size());
+      std::ranges::transform(values, halves.begin(), [](float x) { return f32_to_bf16(x); });
+      writer->append(std::as_bytes(std::span(halves)));
+    }
+  }
+  writer->finish();
+}
+
+void CheckpointStore::write_state(const fs::path& directory, const Arrays& arrays) const {
+  TensorsWriter writer(directory / kStateTensors);
+  const auto add = [&](const char* kind, ParameterArray& array, const ParameterInfo& p) {
+    const std::vector<int64_t> shape = p.is_matrix ? std::vector{p.rows, p.cols} : std::vector{p.cols};
+    writer.add(fmt::format("{}.{}", kind, p.name), shape, {array.of(p)});
+  };
+  for (const ParameterInfo& p : arrays.parameters->parameters()) {
+    if (config_.checkpoint.bf16) add("master", *arrays.parameters, p);
+    add("m", arrays.optimizer->first_moments(), p);
+    if (arrays.optimizer->has_second_moment(p)) add("v", arrays.optimizer->second_moments(), p);
+  }
+  for (Lanes::StateTensor& t : arrays.lanes->states()) writer.add(std::move(t.name), std::move(t.shape), std::move(t.parts));
+  writer.write();
+}
+
+void CheckpointStore::save(const TrainingState& state, const Arrays& arrays) {
+  const fs::path path = config_.run.output / fmt::format("step-{:08}", state.step);
+  fs::path temporary = path;
+  temporary += fmt::format(".tmp-{}", ::getpid());
+  std::error_code error;
+  fs::remove_all(temporary, error);
+  fs::create_directory(temporary, error);
+  if (error) throw Error(fmt::format("{}: cannot create: {}", temporary.string(), error.message()));
+  try {
+    write_model(temporary, *arrays.parameters);
+    write_state(temporary, arrays);
+    write_file(temporary / "config.json", config_.config_json);
+    for (const char* name : kCopied) {
+      const fs::path from = config_.model.tokenizer / name;
+      if (fs::exists(from)) write_file(temporary / name, read_text_file(from, size_t{1} << 30));
+    }
+    Json files = Json::object();
+    for (const auto& entry : fs::directory_iterator(temporary)) {
+      files[entry.path().filename().string()] = hex(checksum(MappedFile(entry.path()).bytes()));
+    }
+    Json json{{"version", 1},
+              {"step", state.step},
+              {"tokens_seen", state.tokens_seen},
+              {"data_fingerprint", hex(state.data_fingerprint)},
+              {"position",
+               {{"epoch", state.position.epoch},
+                {"next", state.position.next},
+                {"documents", state.position.documents},
+                {"lanes", to_json(state.position.lanes)},
+                {"waiting", to_json(state.position.waiting)}}},
+              {"best_step", state.best_step},
+              {"best_loss", state.best_loss},
+              {"config", state.config},
+              {"files", files}};
+    const std::string text = json.dump();
+    json["checksum"] = hex(checksum(std::as_bytes(std::span(text))));
+    write_file(temporary / kStateJson, json.dump(1) + "\n");
+    sync_directory(temporary);
+    if (fs::exists(path)) remove_directory(path);  // a damaged one, or of a run that was set back
+    fs::rename(temporary, path);
+    sync_directory(config_.run.output);
+  } catch (const std::exception& failure) {
+    fs::remove_all(temporary, error);
+    throw Error(fmt::format("the checkpoint of step {} could not be written: {}", state.step, failure.what()));
+  }
+  last_good_ = path;
+  remove_old(state);
+}
+
+void CheckpointStore::remove_old(const TrainingState& state) {
+  const auto all = list();
+  const auto keep = static_cast<size_t>(config_.checkpoint.keep_last);
+  for (size_t i = 0; i + keep < all.size(); ++i) {
+    if (config_.checkpoint.keep_best && all[i].first == state.best_step) continue;
+    if (all[i].second != last_good_) remove_directory(all[i].second);
+  }
+}
+
+// ---- reading
+
+std::optional<fs::path> CheckpointStore::newest() {
+  auto all = list();
+  std::ranges::reverse(all);
+  for (const auto& [step, path] : all) {
+    try {
+      verify_checkpoint(path);
+      return path;
+    } catch (const Error& error) {
+      warn_(fmt::format("{}: not used, it is torn or altered: {}", path.string(), error.what()));
+    }
+  }
+  return std::nullopt;
+}
+
+TrainingState CheckpointStore::load(const fs::path& directory, const Arrays& arrays, uint64_t data_fingerprint) {
+  const Json json = read_state(directory);
+  const std::string file = (directory / kStateJson).string();
+  const JsonFields fields(json, file);
+  if (fields.required_integer("version", 0, INT32_MAX) != 1) fields.fail("version", "1");
+  TrainingState state;
+  state.step = fields.required_integer("step", 1, kMaxStep);
+  state.tokens_seen = fields.required_integer("tokens_seen", 1, kMaxStep);
+  state.data_fingerprint = hex_of(fields, "data_fingerprint");
+  state.best_step = fields.required_integer("best_step", 0, kMaxStep);
+  state.best_loss = fields.number("best_loss", -1e300, 1e300).value_or(0.0);
+  const auto position = fields.object("position");
+  if (!position) fields.fail("position", "an object");
+  state.position = {position->required_integer("epoch", 0, kMaxStep), position->required_integer("next", 0, kMaxStep),
+                    position->required_integer("documents", 0, kMaxStep), lanes_of(*position, "lanes"),
+                    lanes_of(*position, "waiting")};
+  if (const auto values = fields.object("config")) {
+    for (const auto& [key, value] : json["config"].items()) state.config[key] = values->text(key).value_or("");
+  }
+
+  const auto other_shape = [&](const std::string& why) {
+    return Error(fmt::format("{}: the checkpoint is of another shape than the configuration: {}", directory.string(), why));
+  };
+  const MappedFile mapped(directory / kStateTensors);
+  const std::string tensors_file = mapped.path().string();
+  std::map<std::string, FileTensor> tensors;
+  for (FileTensor& t : parse_safetensors(mapped.bytes(), tensors_file)) tensors.emplace(t.name, std::move(t));
+  const auto copy = [&](const std::string& name, std::span<float> out, bool required) {
+    const auto it = tensors.find(name);
+    if (it == tensors.end()) {
+      if (required) throw other_shape(fmt::format("it has no {}", name));
+      std::ranges::fill(out, 0.0f);
+      return;
+    }
+    if (it->second.dtype != DType::kF32 || it->second.bytes.size() != out.size_bytes()) {
+      throw other_shape(fmt::format("{} has {} bytes instead of {}", name, it->second.bytes.size(), out.size_bytes()));
+    }
+    std::memcpy(out.data(), it->second.bytes.data(), out.size_bytes());
+  };
+  const auto& list = arrays.parameters->parameters();
+  const bool masters = tensors.contains("master." + list.front().name);
+  for (const ParameterInfo& p : list) {
+    if (masters) copy("master." + p.name, arrays.parameters->of(p), true);
+    copy("m." + p.name, arrays.optimizer->first_moments().of(p), true);
+    copy("v." + p.name, arrays.optimizer->second_moments().of(p), false);
+  }
+  if (!masters) {
+    try {
+      arrays.parameters->copy_from(bind_weights(config_.shape, std::make_shared<const SafetensorsCheckpoint>(directory)));
+    } catch (const Error& error) {
+      throw other_shape(error.what());
+    }
+  }
+  last_good_ = directory;
+  if (data_fingerprint != state.data_fingerprint) {
+    if (!config_.data.allow_change) {
+      throw Error(fmt::format("{}: the checkpoint's run had other training data (fingerprint {}) than data.train now is ({}); "
+                              "data.allow_change = true begins an epoch of the new data",
+                              directory.string(), hex(state.data_fingerprint), hex(data_fingerprint)));
+    }
+    warn_("the training data has changed: an epoch of the new data begins");
+    state.data_fingerprint = data_fingerprint;
+    state.position = {state.position.epoch + 1, 0, state.position.documents, {}, {}};
+    arrays.lanes->restore(state.position);
+    return state;
+  }
+  arrays.lanes->restore(state.position);
+  for (const Lanes::StateTensor& t : arrays.lanes->states()) {
+    const auto it = tensors.find(t.name);
+    size_t bytes = 0;
+    for (const auto& part : t.parts) bytes += part.size_bytes();
+    if (it == tensors.end() || it->second.bytes.size() != bytes) {
+      throw FileError(tensors_file, t.name, fmt::format("{} bytes", bytes),
+                      it == tensors.end() ? "no such tensor" : fmt::format("{} bytes", it->second.bytes.size()));
+    }
+    const std::byte* from = it->second.bytes.data();
+    for (const auto& part : t.parts) {
+      std::memcpy(part.data(), from, part.size_bytes());
+      from += part.size_bytes();
+    }
+  }
+  return state;
+}
+
+}  // namespace qnext

@@ -1,0 +1,72 @@
+#pragma once
+#include <cstdint>
+#include <filesystem>
+#include <functional>
+#include <map>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "model/parameter_array.h"
+#include "train/config.h"
+#include "train/lanes.h"
+#include "train/optimizer.h"
+
+namespace qnext {
+
+/// Where a run stands, besides its arrays: training_state.json.
+struct TrainingState {
+  int64_t step = 0, tokens_seen = 0;
+  DataPosition position;
+  uint64_t data_fingerprint = 0;
+  int64_t best_step = 0;           ///< of the lowest validation loss; 0: none yet
+  double best_loss = 0.0;
+  std::map<std::string, std::string> config;  ///< TrainConfig::values, without what changes no result
+};
+
+/// The checkpoints of a run: directories step-00000500 in its output directory. Each is a Hugging Face model directory with two
+/// more files, training_state.json and training_state.safetensors. They appear under their name when every file is complete and
+/// on the disk; XXH3 checksums of all files are in training_state.json.
+class CheckpointStore {
+ public:
+  /// Removes what a killed run left unfinished. `warn` is told of what is skipped. Throws Error when another process trains into the
+  /// same directory.
+  CheckpointStore(const TrainConfig& config, std::function<void(const std::string&)> warn);
+  ~CheckpointStore();
+  CheckpointStore(const CheckpointStore&) = delete;
+  CheckpointStore& operator=(const CheckpointStore&) = delete;
+
+  struct Arrays {
+    ParameterArray* parameters;
+    Optimizer* optimizer;
+    Lanes* lanes;
+  };
+  /// Then removes those that are neither among the last nor the best. Throws Error when writing fails; what was there stays.
+  void save(const TrainingState& state, const Arrays& arrays);
+
+  /// The newest one whose files are what they were when written; those that are not are skipped with a warning. Throws Error when
+  /// it is of another shape.
+  std::optional<std::filesystem::path> newest();
+  /// The lanes go to the position of the checkpoint when the data has the fingerprint that it names; for other data they begin its
+  /// next epoch where the configuration allows that, else Error.
+  TrainingState load(const std::filesystem::path& directory, const Arrays& arrays, uint64_t data_fingerprint);
+
+  /// Of this run's last save or load, for messages; empty: none.
+  const std::filesystem::path& last_good() const { return last_good_; }
+
+ private:
+  void write_model(const std::filesystem::path& directory, ParameterArray& parameters) const;
+  void write_state(const std::filesystem::path& directory, const Arrays& arrays) const;
+  void remove_old(const TrainingState& state);
+  std::vector<std::pair<int64_t, std::filesystem::path>> list() const;
+
+  const TrainConfig& config_;
+  std::function<void(const std::string&)> warn_;
+  std::filesystem::path last_good_;
+  int lock_ = -1;
+};
+
+/// Throws Error naming what is wrong with the first file that is not as training_state.json says.
+void verify_checkpoint(const std::filesystem::path& directory);
+
+}  // namespace qnext

@@ -1,0 +1,165 @@
+#include <fmt/format.h>
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <filesystem>
+#include <map>
+#include <numeric>
+#include <string>
+#include <vector>
+
+#include "backend/cpu/training_backend.h"
+#include "base/mapped_file.h"
+#include "formats/safetensors.h"
+#include "model/parameter_array.h"
+#include "model/stored_tensors.h"
+#include "model/training_model.h"
+#include "train/optimizer.h"
+
+// Twenty steps of AdamW against PyTorch and transformers (tests/golden/make_training.py).
+namespace qnext {
+namespace {
+
+const std::filesystem::path kGolden = std::filesystem::path(QNEXT_SOURCE_DIR) / "tests" / "golden" / "training";
+
+class GoldenTrainingTest : public ::testing::TestWithParam<Isa> {
+ protected:
+  GoldenTrainingTest()
+      : config_(load_config(kGolden)),
+        backend_(make_cpu_training_backend(2, GetParam())),
+        parameters_(config_, false, *backend_),
+        gradients_(config_, false, *backend_),
+        path_((kGolden / "expected.safetensors").string()),
+        file_(path_) {
+    parameters_.copy_from(bind_weights(config_, std::make_shared<SafetensorsCheckpoint>(kGolden)));
+    for (const FileTensor& tensor : parse_safetensors(file_.bytes(), path_)) expected_[tensor.name] = tensor;
+  }
+
+  template <typename T>
+  std::vector<T> values(const std::string& name) const {
+    const FileTensor& tensor = expected_.at(name);
+    std::vector<T> values(tensor.bytes.size() / sizeof(T));
+    std::memcpy(values.data(), tensor.bytes.data(), tensor.bytes.size());
+    return values;
+  }
+
+  /// A step's documents, each whole.
+  void make_batch(int64_t step) {
+    const StateLayout layout(config_, DType::kF32, false);
+    const std::vector<int32_t> all = values<int32_t>("tokens");
+    const std::vector<int64_t>& shape = expected_.at("tokens").shape;
+    const int64_t documents = shape[1], length = shape[2];
+    batch_ = {};
+    batch_.targets.resize(1);
+    memory_.assign(static_cast<size_t>(documents * layout.recurrent_floats), 0.0f);
+    kv_.assign(static_cast<size_t>(documents * layout.kv_block_bytes), std::byte{});
+    states_.assign(static_cast<size_t>(2 * documents), {});
+    for (int64_t d = 0; d < documents; ++d) {
+      const int32_t* tokens = all.data() + (step * documents + d) * length;
+      batch_.tokens.insert(batch_.tokens.end(), tokens, tokens + length);
+      batch_.targets[0].insert(batch_.targets[0].end(), tokens + 1, tokens + length);
+      batch_.targets[0].push_back(-1);
+      SequenceState* states = &states_[static_cast<size_t>(2 * d)];
+      states[0].recurrent = memory_.data() + d * layout.recurrent_floats;
+      states[0].kv_blocks = states[1].kv_blocks = {kv_.data() + d * layout.kv_block_bytes};
+      batch_.segments.push_back({d * length, length, 0, &states[0]});
+      batch_.before.push_back({d * length, length, 0, &states[1]});
+    }
+  }
+
+  /// Relative RMS difference per stored tensor of `array` from expected PREFIX + name; the worst.
+  double compare(const ParameterArray& array, const std::string& prefix, double bound) {
+    const ParameterReader reader(array.weights());
+    double worst = 0.0;
+    for (const StoredTensor& tensor : hugging_face_tensors(config_, stored_parts(array.weights()))) {
+      std::vector<float> got(static_cast<size_t>(tensor.row_count() * tensor.cols()));
+      reader.read(tensor, 0, tensor.row_count(), got);
+      const std::vector<float> want = values<float>(prefix + tensor.name);
+      EXPECT_EQ(got.size(), want.size()) << tensor.name;
+      double difference = 0.0, squares = 0.0;
+      for (size_t i = 0; i < got.size(); ++i) {
+        difference += std::pow(static_cast<double>(got[i]) - want[i], 2);
+        squares += static_cast<double>(want[i]) * want[i];
+      }
+      const double error = std::sqrt(difference / squares);
+      EXPECT_LT(error, bound) << tensor.name;
+      worst = std::max(worst, error);
+    }
+    return worst;
+  }
+
+  ModelConfig config_;
+  std::unique_ptr<TrainingBackend> backend_;
+  ParameterArray parameters_, gradients_;
+  std::string path_;
+  MappedFile file_;
+  std::map<std::string, FileTensor> expected_;
+  TrainingBatch batch_;
+  std::vector<float> memory_;
+  std::vector<std::byte> kv_;
+  std::vector<SequenceState> states_;
+};
+
+TEST_P(GoldenTrainingTest, LossesGradientsAndBalanceAreThoseOfPyTorch) {
+  const std::vector<float> losses = values<float>("losses"), aux = values<float>("aux");
+  TrainConfig::Optimizer options;
+  options.learning_rate = 2e-3;
+  options.beta1 = 0.9;
+  options.beta2 = 0.95;
+  options.eps = 1e-8;
+  options.weight_decay = 0.1;
+  constexpr double kAuxCoefficient = 0.01;
+  Optimizer optimizer(config_, false, options, *backend_);
+  TrainingModel model(config_, parameters_.weights(), {}, *backend_);
+  double worst_loss = 0.0, worst_aux = 0.0, worst_gradient = 0.0;
+  for (size_t step = 0; step < losses.size(); ++step) {
+    make_batch(static_cast<int64_t>(step));
+    std::vector<RoutingStatistics> statistics;
+    model.forward({&batch_, 1}, statistics);
+    // transformers' balance loss pools the layers: E times the sum of f P.
+    const auto experts = static_cast<size_t>(config_.num_experts);
+    std::vector<double> f(experts), probability(experts);
+    double rows = 0.0;
+    for (const RoutingStatistics& s : statistics) {
+      rows += static_cast<double>(s.rows);
+      for (size_t e = 0; e < experts; ++e) f[e] += static_cast<double>(s.counts[e]), probability[e] += s.probabilities[e];
+    }
+    double balance = 0.0;
+    std::vector<float> d_probability(experts);
+    for (size_t e = 0; e < experts; ++e) {
+      balance += static_cast<double>(experts) * f[e] / rows * probability[e] / rows;
+      d_probability[e] = static_cast<float>(kAuxCoefficient * static_cast<double>(experts) * f[e] / rows / rows);
+    }
+    LossScales scales;
+    scales.targets = {1.0f / static_cast<float>(std::ranges::count_if(batch_.targets[0], [](int32_t t) { return t >= 0; }))};
+    scales.balance.assign(statistics.size(), d_probability);
+    std::ranges::fill(gradients_.values(), 0.0f);
+    LossSums sums;
+    model.backward({&batch_, 1}, scales, gradients_.weights(), sums);
+    const double loss = sums.depths[0].loss / static_cast<double>(sums.depths[0].targets);
+    worst_loss = std::max(worst_loss, std::abs(loss - losses[step]));
+    worst_aux = std::max(worst_aux, std::abs(balance - aux[step]));
+    EXPECT_NEAR(loss, losses[step], 1e-3) << "step " << step;
+    EXPECT_NEAR(balance, aux[step], 1e-3) << "step " << step;
+    if (step == 0) worst_gradient = compare(gradients_, "gradient.", 1e-3);
+    optimizer.update(parameters_, gradients_, static_cast<int64_t>(step) + 1, 1.0, 1.0);
+  }
+  const double worst_after = compare(parameters_, "after.", 1e-2);
+  fmt::print("loss within {:.1e}, balance within {:.1e}, gradients within {:.1e}, parameters after 20 steps within {:.1e}\n",
+             worst_loss, worst_aux, worst_gradient, worst_after);
+}
+
+std::vector<Isa> isas() {
+  std::vector<Isa> list;
+  for (Isa isa : {Isa::kScalar, Isa::kAvx2, Isa::kAvx512}) {
+    if (isa <= detect_isa()) list.push_back(isa);
+  }
+  return list;
+}
+INSTANTIATE_TEST_SUITE_P(Isas, GoldenTrainingTest, ::testing::ValuesIn(isas()),
+                         [](const auto& test) { return std::string(isa_name(test.param)); });
+
+}  // namespace
+}  // namespace qnext

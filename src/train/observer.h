@@ -1,0 +1,21 @@
+#pragma once
+#include <filesystem>
+
+#include "train/report_types.h"
+
+namespace qnext {
+
+/// Is told what a run does: progress lines, metrics files. Every function may throw Error, which stops the run.
+class TrainingObserver {
+ public:
+  virtual ~TrainingObserver() = default;
+  virtual void begin(const RunReport&) {}
+  virtual void step(const StepReport&) {}
+  virtual void evaluation(const EvaluationReport&) {}
+  /// A checkpoint that is complete, after the step it is of.
+  virtual void checkpoint(int64_t /*step*/, const std::filesystem::path&) {}
+  /// finished: all steps are done; else the run was asked to stop.
+  virtual void end(bool /*finished*/) {}
+};
+
+}  // namespace qnext

@@ -1,0 +1,46 @@
+#pragma once
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "backend/training_backend.h"
+#include "model/parameter_array.h"
+#include "train/config.h"
+
+namespace qnext {
+
+/// How a parameter is updated.
+struct UpdateRule {
+  bool muon = false;
+  bool decays = false;
+};
+/// By its name: zero-centred norm weights decay as matrices do; A_log, dt_bias, conv1d and the gated norm's weight do not. Muon
+/// is for hidden matrices: not embedding, head, router, nor the gates of a few rows (in_proj_ba, shared_expert_gate).
+UpdateRule update_rule(const ParameterInfo& parameter, OptimizerKind kind);
+
+/// AdamW, or Muon for hidden matrices and AdamW for the others. Owns the moments.
+class Optimizer {
+ public:
+  Optimizer(const ModelConfig& config, bool mtp, const TrainConfig::Optimizer& options, TrainingBackend& backend);
+
+  /// One update with gradients times gradient_scale. step counts from 1.
+  void update(ParameterArray& parameters, ParameterArray& gradients, int64_t step, double factor, double gradient_scale);
+
+  /// Running means of the gradient (Muon: its momentum) and, of AdamW's parameters, its square.
+  ParameterArray& first_moments() { return m_; }
+  ParameterArray& second_moments() { return v_; }
+  bool has_second_moment(const ParameterInfo& parameter) const { return !update_rule(parameter, options_.kind).muon; }
+
+ private:
+  void muon(std::span<float> w, std::span<const float> gradient, std::span<float> m, const ParameterInfo& p, float rate,
+            float decay, float gradient_scale);
+
+  TrainConfig::Optimizer options_;
+  TrainingBackend& backend_;
+  ParameterArray m_, v_;
+  std::vector<UpdateRule> rules_;
+  std::vector<float> x_, gram_, polynomial_, next_;  ///< Newton-Schulz
+};
+
+}  // namespace qnext

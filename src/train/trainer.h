@@ -1,0 +1,83 @@
+#pragma once
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "data/dataset.h"
+#include "distributed/communicator.h"
+#include "model/parameter_array.h"
+#include "model/training_model.h"
+#include "train/checkpoint.h"
+#include "train/config.h"
+#include "train/lanes.h"
+#include "train/observer.h"
+#include "train/optimizer.h"
+#include "train/report_types.h"
+
+namespace qnext {
+
+/// A run of `qnext train`: its model, data and optimiser, from a checkpoint of its output directory or from the beginning. The
+/// same configuration gives the same bits, for any number of threads and wherever it was interrupted.
+class Trainer {
+ public:
+  /// `warn` gets lines for people. Throws Error/FileError for data, checkpoints and shapes that do not fit.
+  Trainer(const TrainConfig& config, TrainingBackend& backend, Communicator& communicator,
+          std::function<void(const std::string&)> warn);
+
+  const TrainConfig& config() const { return config_; }
+  int64_t step_count() const { return state_.step; }
+  bool done() const { return state_.step >= config_.optimizer.steps; }
+  ParameterCount parameters() const { return count_; }
+  const std::filesystem::path& resumed_from() const { return resumed_from_; }
+  const std::filesystem::path& last_checkpoint() const { return store_.last_good(); }
+
+  /// Throws Error for a loss or gradient that is not finite, naming the layer and the last good checkpoint; the parameters are then
+  /// what they were before.
+  StepReport step();
+  bool evaluation_due() const;
+  EvaluationReport evaluate();
+  /// After step() and, when due, evaluate().
+  bool checkpoint_due() const { return best_now_ || done() || state_.step % config_.checkpoint.every == 0; }
+  void save();
+  bool saved() const { return saved_step_ == state_.step; }
+
+  ParameterArray& weights() { return parameters_; }
+  ParameterArray& gradients() { return gradients_; }
+
+ private:
+  LossScales scales_of(std::span<const TrainingBatch> batches, std::vector<RoutingStatistics>& statistics, StepReport& report);
+  void reduce(std::vector<RoutingStatistics>& statistics);
+  void reduce(LossSums& sums);
+  void report_losses(const LossSums& sums, StepReport& report) const;
+  double gradient_norm(StepReport& report);
+  double flops(std::span<const TrainingBatch> batches) const;
+  std::string layer_name(int64_t layer) const;
+
+  TrainConfig config_;
+  TrainingBackend& backend_;
+  Communicator& communicator_;
+  std::function<void(const std::string&)> warn_;
+  TokenDataset data_;
+  std::optional<TokenDataset> valid_;
+  ParameterArray parameters_, gradients_;
+  Optimizer optimizer_;
+  TrainingModel model_;
+  Lanes lanes_;
+  CheckpointStore store_;
+  TrainingState state_;
+  ParameterCount count_;
+  double flops_per_row_ = 0.0;
+  bool best_now_ = false;
+  int64_t saved_step_ = -1;
+  std::filesystem::path resumed_from_;
+};
+
+/// Steps, evaluations and checkpoints until the run is done (true) or stop() says so, which is asked after every step and
+/// answered with a checkpoint (false).
+bool run_training(Trainer& trainer, std::span<TrainingObserver* const> observers, const std::function<bool()>& stop);
+
+}  // namespace qnext
