@@ -84,15 +84,42 @@ struct Out {
   const int32_t* index;
 };
 
+/// Asks for rows [from, to) of a that lie far apart: lines too short for the machine to foresee.
+inline void fetch_rows(const Left& a, int64_t from, int64_t to, int64_t inner) {
+  for (int64_t r = from; r < to; ++r) {
+    for (int64_t l = 0; l < inner; l += 16) __builtin_prefetch(a.data + r * a.row + l);
+  }
+}
+
 /// c = (zero ? 0 : c) + a b for m rows and n columns; panels of b b_panel floats apart.
 inline void block(const Left& a, const float* b, int64_t b_panel, int64_t m, int64_t n, int64_t inner, const Out& c, bool zero) {
+  const bool fetch = !a.packed && a.inner == 1;
   for (int64_t j = 0; j < n; j += kCols) {
     const int64_t cols = n - j < kCols ? n - j : kCols, p = j / kCols;
+    if constexpr (kColVecs == 2) {
+      if (!a.packed && cols <= Vec::kLanes) {  // a lone vector: twice the rows, to have as many chains
+        for (int64_t i = 0; i < m; i += 2 * kRows) {
+          const int64_t rows = m - i < 2 * kRows ? m - i : 2 * kRows;
+          const Tile body = tile_of<false, 1, 2 * kRows>(rows);
+          if (fetch && j == 0) fetch_rows(a, i + rows, i + rows + 2 * kRows < m ? i + rows + 2 * kRows : m, inner);
+          body(a.data + i * a.row, a.row, a.inner, b + p * b_panel, inner,
+               c.data + p * c.panel + (c.index == nullptr ? i * c.ld : 0), c.ld, c.index == nullptr ? nullptr : c.index + i, cols,
+               zero);
+        }
+        continue;
+      }
+    }
     const Tile full = a.packed ? tile_of<true>(kRows, cols) : tile_of<false>(kRows, cols);
     for (int64_t i = 0; i < m; i += kRows) {
       const int64_t rows = m - i < kRows ? m - i : kRows;
       const Tile body = rows == kRows ? full : a.packed ? tile_of<true>(rows, cols) : tile_of<false>(rows, cols);
       float* to = c.data + p * c.panel + (c.index == nullptr ? i * c.ld : 0);
+      if (fetch && j == 0) fetch_rows(a, i + rows, i + rows + kRows < m ? i + rows + kRows : m, inner);
+      // The next tile's chains wait for what they continue from.
+      for (int64_t r = i + kRows; !zero && r < (i + 2 * kRows < m ? i + 2 * kRows : m); ++r) {
+        __builtin_prefetch(c.data + p * c.panel + (c.index == nullptr ? r : c.index[r]) * c.ld, 1);
+        __builtin_prefetch(c.data + p * c.panel + (c.index == nullptr ? r : c.index[r]) * c.ld + cols - 1, 1);
+      }
       body(a.data + i / kRows * a.tile, a.row, a.inner, b + p * b_panel, inner, to, c.ld,
            c.index == nullptr ? nullptr : c.index + i, cols, zero);
     }
@@ -110,7 +137,7 @@ inline void long_block(const Left& a, const float* b, int64_t b_panel, int64_t m
   }
 }
 
-inline constexpr int64_t kBlockRows = 252;   // of a, in the second-level cache; a multiple of every kRows
+inline constexpr int64_t kBlockRows = 168;   // of a, in the second-level cache; a multiple of every kRows
 inline constexpr int64_t kBlockCols = 512;   // of b
 inline constexpr int64_t kScratch = kBlockRows * kInner + kSlack + kBlockCols * kInner + kSlack + kTempFloats;
 

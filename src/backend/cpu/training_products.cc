@@ -53,13 +53,18 @@ void CpuTrainingBackend::gemm(std::span<const GemmJob> jobs) {
   }
   pool_.parallel_for(tasks, [&](int64_t task, int thread) {
     for (const GemmJob& job : jobs) {
-      const int64_t across = (job.n + cols - 1) / cols, here = (job.m + rows - 1) / rows * across;
-      if (task >= here) {
-        task -= here;
+      const int64_t across = (job.n + cols - 1) / cols, down = (job.m + rows - 1) / rows;
+      if (task >= across * down) {
+        task -= across * down;
         continue;
       }
-      const int64_t row = task / across * rows, col = task % across * cols;
-      return k.multiply(job, row, std::min(row + rows, job.m), col, std::min(col + cols, job.n),
+      const auto cut = [](int64_t i, int64_t parts, int64_t n, int64_t tile) {  // equal parts of whole tiles
+        const int64_t tiles = (n + tile - 1) / tile;
+        return std::min(tiles * i / parts * tile, n);
+      };
+      const int64_t row = task / across, col = task % across;
+      return k.multiply(job, cut(row, down, job.m, k.tile_rows), cut(row + 1, down, job.m, k.tile_rows),
+                        cut(col, across, job.n, k.tile_cols), cut(col + 1, across, job.n, k.tile_cols),
                         scratch(thread, k.scratch_floats));
     }
   });
