@@ -353,6 +353,84 @@ void gated_rms_norm_backward(const float* x, const float* z, const float* gain, 
 // ---- causal convolution
 // --------------------------------------------------------------------------------------------------
 
+/// p[i] = sum of taps[m] x[i + m], and its sigmoid, for one strip. kKernel: the kernel, or 0 for any.
+template <int kKernel>
+inline void conv_sums(const float* x, const float* taps, int64_t kernel, int64_t rows, int64_t width, float* p, float* gate) {
+  for_lanes(width, [&](int64_t c, int64_t lanes) {
+    constexpr int kSize = kKernel == 0 ? 1 : kKernel;
+    [[maybe_unused]] Vec tap[kSize], window[kSize];
+    if constexpr (kKernel > 0) {
+      QNEXT_UNROLL
+      for (int m = 0; m < kKernel; ++m) tap[m] = load_lanes(taps + m * width + c, lanes);
+      QNEXT_UNROLL
+      for (int m = 0; m + 1 < kKernel; ++m) window[m + 1] = load_lanes(x + m * width + c, lanes);
+    }
+    for (int64_t i = 0; i < rows; ++i) {
+      Vec sum = Vec::zero();
+      if constexpr (kKernel > 0) {
+        QNEXT_UNROLL
+        for (int m = 0; m + 1 < kKernel; ++m) window[m] = window[m + 1];
+        window[kKernel - 1] = load_lanes(x + (i + kKernel - 1) * width + c, lanes);
+        QNEXT_UNROLL
+        for (int m = 0; m < kKernel; ++m) sum = Vec::fma(tap[m], window[m], sum);
+      } else {
+        for (int64_t m = 0; m < kernel; ++m) {
+          sum = Vec::fma(load_lanes(taps + m * width + c, lanes), load_lanes(x + (i + m) * width + c, lanes), sum);
+        }
+      }
+      store_lanes(sum, p + i * width + c, lanes);
+      store_lanes(sigmoid(sum), gate + i * width + c, lanes);
+    }
+  });
+}
+
+/// d_x[i] = sum of taps[m] d[i + kernel - 1 - m], d_taps[m] += sum of d[i] x[i + m], for one strip.
+template <int kKernel>
+inline void conv_gradients(const float* x, const float* d, const float* taps, int64_t kernel, Rows d_x, float* d_taps) {
+  const int64_t width = d_x.cols;
+  for_lanes(width, [&](int64_t c, int64_t lanes) {
+    const auto tap_at = [&](int64_t m) { return load_lanes(taps + m * width + c, lanes); };
+    const auto x_at = [&](int64_t i) { return load_lanes(x + i * width + c, lanes); };
+    const auto d_at = [&](int64_t i) { return load_lanes(d + i * width + c, lanes); };
+    const auto give = [&](int64_t m, Vec sum) {
+      float* to = d_taps + m * width + c;
+      store_lanes(load_lanes(to, lanes) + sum, to, lanes);
+    };
+    if constexpr (kKernel > 0) {
+      Vec tap[kKernel], sums[kKernel], window[kKernel];
+      QNEXT_UNROLL
+      for (int m = 0; m < kKernel; ++m) tap[m] = tap_at(m), sums[m] = Vec::zero();
+      QNEXT_UNROLL
+      for (int m = 0; m + 1 < kKernel; ++m) window[m + 1] = d_at(m);
+      for (int64_t i = 0; i < d_x.rows; ++i) {
+        QNEXT_UNROLL
+        for (int m = 0; m + 1 < kKernel; ++m) window[m] = window[m + 1];
+        window[kKernel - 1] = d_at(i + kKernel - 1);
+        Vec sum = Vec::zero();
+        QNEXT_UNROLL
+        for (int m = 0; m < kKernel; ++m) {
+          sum = Vec::fma(tap[m], window[kKernel - 1 - m], sum);
+          sums[m] = Vec::fma(window[0], x_at(i + m), sums[m]);
+        }
+        store_lanes(sum, d_x.row(i) + c, lanes);
+      }
+      QNEXT_UNROLL
+      for (int m = 0; m < kKernel; ++m) give(m, sums[m]);
+    } else {
+      for (int64_t i = 0; i < d_x.rows; ++i) {
+        Vec sum = Vec::zero();
+        for (int64_t m = 0; m < kernel; ++m) sum = Vec::fma(tap_at(m), d_at(i + kernel - 1 - m), sum);
+        store_lanes(sum, d_x.row(i) + c, lanes);
+      }
+      for (int64_t m = 0; m < kernel; ++m) {
+        Vec sum = Vec::zero();
+        for (int64_t i = 0; i < d_x.rows; ++i) sum = Vec::fma(d_at(i), x_at(i + m), sum);
+        give(m, sum);
+      }
+    }
+  });
+}
+
 void conv_backward(const ConvGradient& conv, float* scratch) {
   const int64_t width = conv.end - conv.begin, kernel = conv.kernel, past = kernel - 1, channels = conv.x.cols;
   float* x = scratch;                              // [kernel - 1 + strip, width] inputs
@@ -391,15 +469,12 @@ void conv_backward(const ConvGradient& conv, float* scratch) {
           for (int64_t c = 0; c < width; ++c) to[c] = 0.0f;
         }
       }
+      if (kernel == 4) {
+        conv_sums<4>(x, taps, 4, rows, width, p, gate);
+      } else {
+        conv_sums<0>(x, taps, kernel, rows, width, p, gate);
+      }
       for (int64_t i = 0; i < rows; ++i) {
-        for_lanes(width, [&](int64_t c, int64_t lanes) {
-          Vec sum = Vec::zero();
-          for (int64_t m = 0; m < kernel; ++m) {
-            sum = Vec::fma(load_lanes(taps + m * width + c, lanes), load_lanes(x + (i + m) * width + c, lanes), sum);
-          }
-          store_lanes(sum, p + i * width + c, lanes);
-          store_lanes(sigmoid(sum), gate + i * width + c, lanes);
-        });
         const float* d_out = conv.d_out.row(segment.row + first + i) + conv.begin;
         const float *sums = p + i * width, *gates = gate + i * width;
         int64_t plain = 0;  // channels up to here are done
@@ -437,27 +512,11 @@ void conv_backward(const ConvGradient& conv, float* scratch) {
         }
         plain_until(width);
       }
-      for (int64_t i = 0; i < rows; ++i) {
-        float* d_x = conv.d_x.row(segment.row + first + i) + conv.begin;
-        for_lanes(width, [&](int64_t c, int64_t lanes) {
-          Vec sum = Vec::zero();
-          for (int64_t m = 0; m < kernel; ++m) {
-            sum = Vec::fma(load_lanes(taps + m * width + c, lanes), load_lanes(d + (i + past - m) * width + c, lanes),
-                           sum);
-          }
-          store_lanes(sum, d_x + c, lanes);
-        });
-      }
-      if (conv.d_taps != nullptr) {
-        for (int64_t m = 0; m < kernel; ++m) {
-          for_lanes(width, [&](int64_t c, int64_t lanes) {
-            Vec sum = Vec::zero();
-            for (int64_t i = 0; i < rows; ++i) {
-              sum = Vec::fma(load_lanes(d + i * width + c, lanes), load_lanes(x + (i + m) * width + c, lanes), sum);
-            }
-            store_lanes(load_lanes(d_taps + m * width + c, lanes) + sum, d_taps + m * width + c, lanes);
-          });
-        }
+      const Rows d_x{conv.d_x.row(segment.row + first) + conv.begin, rows, width, conv.d_x.stride};
+      if (kernel == 4) {
+        conv_gradients<4>(x, d, taps, 4, d_x, d_taps);
+      } else {
+        conv_gradients<0>(x, d, taps, kernel, d_x, d_taps);
       }
       for (int64_t i = past - 1; i >= 0; --i) copy_row(d + i * width, dp + (kConvStrip + i) * width, width);
     }
