@@ -20,14 +20,16 @@ double thread_seconds() {
   return static_cast<double>(now.tv_sec) + static_cast<double>(now.tv_nsec) * 1e-9;
 }
 
+/// In a backend's memory, as a model's rows are.
 struct Table {
-  std::vector<float> data;
+  Buffer memory;
   Rows view;
-  Table(int64_t rows, int64_t cols, float low = -1.0f, float high = 1.0f)
-      : data(static_cast<size_t>(rows * cols)), view{data.data(), rows, cols, cols} {
+  Table(Backend& backend, int64_t rows, int64_t cols, float low = -1.0f, float high = 1.0f)
+      : memory(backend.allocate(rows * cols * static_cast<int64_t>(sizeof(float)))),
+        view{reinterpret_cast<float*>(memory.data()), rows, cols, cols} {
     std::mt19937 engine(static_cast<uint32_t>(cols));
     std::uniform_real_distribution<float> uniform(low, high);
-    for (float& x : data) x = uniform(engine);
+    for (int64_t i = 0; i < rows * cols; ++i) view.data[i] = uniform(engine);
   }
 };
 
@@ -52,10 +54,12 @@ void layer(Isa isa, const DeltaShape& shape, int64_t rows) {
   const int64_t channels = 2 * hk * dk + hv * dv;
   fmt::print("{}: {} key heads of {}, {} value heads of {}, {} rows\n", isa_name(isa), hk, dk, hv, dv, rows);
   const auto backend = make_cpu_training_backend(1, isa);
-  Table x(rows, channels), y(rows, channels), d_y(rows, channels), d_x(rows, channels), out(rows, hv * dv),
-      d_out(rows, hv * dv), z(rows, hv * dv), d_z(rows, hv * dv), normed(rows, hv * dv), beta(rows, hv, 0.0f, 1.0f),
-      log_decay(rows, hv, -0.3f, 0.0f), b(rows, hv), a(rows, hv), d_beta(rows, hv), d_log_decay(rows, hv),
-      d_b(rows, hv), d_a(rows, hv);
+  Table x(*backend, rows, channels), y(*backend, rows, channels), d_y(*backend, rows, channels),
+      d_x(*backend, rows, channels), out(*backend, rows, hv * dv), d_out(*backend, rows, hv * dv),
+      z(*backend, rows, hv * dv), d_z(*backend, rows, hv * dv), normed(*backend, rows, hv * dv),
+      beta(*backend, rows, hv, 0.0f, 1.0f), log_decay(*backend, rows, hv, -0.3f, 0.0f), b(*backend, rows, hv),
+      a(*backend, rows, hv), d_beta(*backend, rows, hv), d_log_decay(*backend, rows, hv), d_b(*backend, rows, hv),
+      d_a(*backend, rows, hv);
   std::vector<float> taps(static_cast<size_t>(channels) * 4, 0.3f), d_taps(taps.size()),
       gain(static_cast<size_t>(dv), 1.0f), d_gain(gain.size()), gate(static_cast<size_t>(hv), 0.1f),
       d_gate(gate.size()), d_bias(gate.size());
