@@ -31,6 +31,17 @@ void pack_rows(const float* x, int64_t stride, int64_t rows, int64_t cols, float
   }
 }
 
+void unpack_rows(const float* panels, int64_t rows, int64_t cols, float* out, int64_t stride) {
+  for (int64_t c = 0; c < cols; c += kPanel, panels += rows * kPanel) {
+    const int64_t count = cols - c < kPanel ? cols - c : kPanel;
+    for (int64_t r = 0; r < rows; ++r) {
+      for_lanes(count, [&](int64_t n, int64_t lanes) {
+        store_lanes(load_lanes(panels + r * kPanel + n, lanes), out + r * stride + c + n, lanes);
+      });
+    }
+  }
+}
+
 void pack_keys(const float* keys, const float* values, int64_t head_dim, int64_t count, float* out) {
   pack_rows(keys, kBlockTokens, head_dim, kBlockTokens, out);
   float* rows = out + kBlockTokens * head_dim;
@@ -92,14 +103,19 @@ inline void panel_tile(float* out, int64_t ldout, int64_t cols, bool add, Left a
   }
 }
 
-/// out [rows, cols] (+)= a [rows, inner] b, b [inner, cols] in panels.
-inline void panel_product(float* out, int64_t ldout, bool add, const Left& a, const float* b, int64_t rows, int64_t inner,
-                          int64_t cols) {
-  for (int64_t c = 0; c < cols; c += kPanel, b += inner * kPanel) {
-    int64_t r = 0;
+/// out [rows, cols] (+)= a [rows, inner] b, b [inner, cols] in panels; out: panels ldpanel apart of rows ldout apart. Of the
+/// panel that begins at column c only rows from first_row(c) on, of rows [r, end) only terms [begin_of(r), end_of(end)).
+template <typename FirstRow, typename Begin, typename End>
+inline void panel_product(float* out, int64_t ldout, int64_t ldpanel, bool add, const Left& a, const float* b, int64_t rows,
+                          int64_t inner, int64_t cols, FirstRow&& first_row, Begin&& begin_of, End&& end_of) {
+  for (int64_t c = 0; c < cols; c += kPanel, b += inner * kPanel, out += ldpanel) {
+    int64_t r = first_row(c);
     const auto tiles = [&]<int kTile>(std::integral_constant<int, kTile>) {
       for (; r + kTile <= rows; r += kTile) {
-        panel_tile<kTile>(out + r * ldout + c, ldout, cols - c, add, {a.data + r * a.row, a.row, a.inner, a.block}, b, inner);
+        const int64_t begin = begin_of(r) / kPanel * kPanel;
+        panel_tile<kTile>(out + r * ldout, ldout, cols - c, add,
+                          {a.data + r * a.row + begin / kPanel * a.block, a.row, a.inner, a.block}, b + begin * kPanel,
+                          end_of(r + kTile) - begin);
       }
     };
     tiles(std::integral_constant<int, kQueryTile>{});
@@ -123,19 +139,29 @@ void cell(const AttentionGradientCell& c, float* scratch) {
   const int64_t dim = c.head_dim;
   const float *keys = c.key_block, *key_rows = keys + kBlockTokens * dim, *values = key_rows + kBlockTokens * padded(dim);
   float *p = scratch, *ds = p + kBlockTokens * kBlockTokens;
-  panel_product(p, kBlockTokens, false, {c.q, kPanel, 1, c.rows * kPanel}, keys, c.rows, dim, kBlockTokens);
-  panel_product(ds, kBlockTokens, false, {c.d_o, kPanel, 1, c.rows * kPanel}, values, c.rows, dim, kBlockTokens);
+  // Row r sees key j when j < visible + r. In the blocks on the diagonal almost half of the pairs are skipped.
+  const auto clamp = [](int64_t n, int64_t most) { return n < 0 ? 0 : n < most ? n : most; };
+  const auto zero = [](int64_t) -> int64_t { return 0; };
+  const auto first_row = [&](int64_t key) { return clamp(key - c.visible + 1, c.rows); };
+  const auto all_dims = [&](int64_t) { return dim; };
+  const Left q{c.q, kPanel, 1, c.rows * kPanel}, d_o{c.d_o, kPanel, 1, c.rows * kPanel};
+  panel_product(p, kBlockTokens, kPanel, false, q, keys, c.rows, dim, kBlockTokens, first_row, zero, all_dims);
+  panel_product(ds, kBlockTokens, kPanel, false, d_o, values, c.rows, dim, kBlockTokens, first_row, zero, all_dims);
   for (int64_t r = 0; r < c.rows; ++r) {
-    const int64_t count = c.visible + r < kBlockTokens ? c.visible + r : kBlockTokens;
-    softmax_row(p + r * kBlockTokens, ds + r * kBlockTokens, count, c.scale, c.log_sum_exp[r * c.lse_stride], c.row_dots[r]);
+    softmax_row(p + r * kBlockTokens, ds + r * kBlockTokens, clamp(c.visible + r, kBlockTokens), c.scale,
+                c.log_sum_exp[r * c.lse_stride], c.row_dots[r]);
   }
-  panel_product(c.d_q, c.d_q_stride, !c.first_keys, {ds, kBlockTokens, 1, kPanel}, key_rows, c.rows, kBlockTokens, dim);
+  panel_product(c.d_q, kPanel, c.rows * kPanel, !c.first_keys, {ds, kBlockTokens, 1, kPanel}, key_rows, c.rows, kBlockTokens,
+                padded(dim), zero, zero, [&](int64_t end) { return clamp(c.visible + end - 1, kBlockTokens); });
   const int64_t count = c.key_end - c.key_begin;
   if (count <= 0) return;
-  panel_product(c.d_v, c.d_v_stride, !c.first_rows, {p + c.key_begin, 1, kBlockTokens, kBlockTokens * kPanel}, c.d_o, count,
-                c.rows, dim);
-  panel_product(c.d_k, c.d_k_stride, !c.first_rows, {ds + c.key_begin, 1, kBlockTokens, kBlockTokens * kPanel}, c.q, count,
-                c.rows, dim);
+  const auto transposed = [&](const float* weights) {
+    return Left{weights + c.key_begin, 1, kBlockTokens, kBlockTokens * kPanel};
+  };
+  const auto seen_from = [&](int64_t key) { return clamp(c.key_begin + key - c.visible + 1, c.rows); };
+  const auto all_rows = [&](int64_t) { return c.rows; };
+  panel_product(c.d_v, c.d_v_stride, kPanel, !c.first_rows, transposed(p), c.d_o, count, c.rows, dim, zero, seen_from, all_rows);
+  panel_product(c.d_k, c.d_k_stride, kPanel, !c.first_rows, transposed(ds), c.q, count, c.rows, dim, zero, seen_from, all_rows);
 }
 
 }  // namespace attention_gradient
@@ -143,5 +169,6 @@ void cell(const AttentionGradientCell& c, float* scratch) {
 inline constexpr AttentionGradientKernels kAttentionGradient{.panel = attention_gradient::kPanel,
                                                              .output_gate = attention_gradient::output_gate,
                                                              .pack_rows = attention_gradient::pack_rows,
+                                                             .unpack_rows = attention_gradient::unpack_rows,
                                                              .pack_keys = attention_gradient::pack_keys,
                                                              .cell = attention_gradient::cell};

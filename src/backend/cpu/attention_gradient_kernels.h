@@ -17,8 +17,7 @@ struct AttentionGradientCell {
   int64_t lse_stride;
   const float* row_dots;   ///< [rows] output . its gradient
   const float* key_block;  ///< AttentionGradientKernels::pack_keys
-  float* d_q;              ///< [rows, A] +=, or = where first_keys
-  int64_t d_q_stride;
+  float* d_q;              ///< panels of [rows, A] +=, or = where first_keys
   bool first_keys;
   int64_t key_begin, key_end;  ///< keys of the block that have gradients
   float *d_k, *d_v;            ///< [key_end - key_begin, A] +=, or = where first_rows
@@ -37,6 +36,7 @@ struct AttentionGradientKernels {
   float (*output_gate)(const float* d_out, const float* out, const float* gate, int64_t n, float* d_o, float* d_gate);
   /// x [rows, cols], stride apart, in panels: rows * padded(cols) floats.
   void (*pack_rows)(const float* x, int64_t stride, int64_t rows, int64_t cols, float* out);
+  void (*unpack_rows)(const float* panels, int64_t rows, int64_t cols, float* out, int64_t stride);
   /// Of a block's first `count` keys [A, 64] and values [64, A], panels of the keys as they are, of the keys as rows [64, A],
   /// and of the values as columns [A, 64]. What is not there is zero in the latter two.
   void (*pack_keys)(const float* keys, const float* values, int64_t head_dim, int64_t count, float* out);

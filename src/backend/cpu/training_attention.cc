@@ -60,8 +60,8 @@ void CpuTrainingBackend::gated_attention_backward(std::span<const AttentionSegme
   int64_t block_count = 0;
   for (const AttentionSegment& segment : segments) block_count += blocks_of(segment) * layout.heads;
   const int64_t width = kernels.padded(dim), block_floats = kernels.key_block_floats(dim), operand = heads * total * width;
-  float* const packed_q = shared_scratch_.floats(2 * operand + block_count * block_floats + heads * total);
-  float *const d_o = packed_q + operand, *next = d_o + operand;
+  float* const packed_q = shared_scratch_.floats(3 * operand + block_count * block_floats + heads * total);
+  float *const d_o = packed_q + operand, *const packed_d_q = d_o + operand, *next = packed_d_q + operand;
   float* const row_dots = next + block_count * block_floats;
   std::vector<std::atomic<int64_t>> done(static_cast<size_t>(block_count));
   std::vector<Tile> tiles;
@@ -122,7 +122,6 @@ void CpuTrainingBackend::gated_attention_backward(std::span<const AttentionSegme
     cell.scale = scale;
     cell.lse_stride = log_sum_exp.stride;
     cell.key_block = tile.key_blocks + block * block_floats;
-    cell.d_q_stride = d_q.stride;
     cell.first_keys = diagonal == 0;
     cell.key_begin = key_begin;
     cell.key_end = key_end;
@@ -137,9 +136,10 @@ void CpuTrainingBackend::gated_attention_backward(std::span<const AttentionSegme
       cell.d_o = d_o + at * width;
       cell.log_sum_exp = log_sum_exp.row(tile.row) + head;
       cell.row_dots = row_dots + at;
-      cell.d_q = d_q.row(tile.row) + head * dim;
+      cell.d_q = packed_d_q + at * width;
       cell.first_rows = diagonal == 0 && head == tile.kv_head * group;
       kernels.cell(cell, memory);
+      if (block == 0) kernels.unpack_rows(cell.d_q, tile.tokens, dim, d_q.row(tile.row) + head * dim, d_q.stride);
     }
   };
   std::vector<int64_t> diagonals;  // the first cell of each
