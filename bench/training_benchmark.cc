@@ -1,7 +1,7 @@
-// The products of training, in GFLOP/s and as a fraction of the multiply-adds in registers that the same threads gave in the same
-// run: dense products, experts of the sizes of small models, the loss, and the optimiser in GB/s. Each figure is the best of many
-// rounds; one thread is timed by its own clock.
-//   qnext_training_benchmark [threads] [isa]
+// The products of training, in GFLOP/s and as a fraction of the multiply-adds in registers that the same threads gave
+// in the same run: dense products, experts of the sizes of small models, the loss, and the optimiser in GB/s. Each
+// figure is the best of many rounds; one thread is timed by its own clock.
+//   qnext_training_benchmark [threads] [isa] [part of a name]
 #include <fmt/format.h>
 
 #include <chrono>
@@ -9,6 +9,7 @@
 #include <ctime>
 #include <functional>
 #include <random>
+#include <string>
 #include <vector>
 
 #include "backend/cpu/roof.h"
@@ -40,18 +41,24 @@ Matrix matrix_of(const std::vector<float>& v, int64_t rows) {
 
 class Bench {
  public:
-  Bench(int threads, Isa isa)
-      : threads_(threads), backend_(make_cpu_training_backend(threads, isa)), peak_(measure_roof(threads, isa).f32_flops_per_second) {
+  Bench(int threads, Isa isa, std::string filter)
+      : threads_(threads),
+        filter_(std::move(filter)),
+        backend_(make_cpu_training_backend(threads, isa)),
+        peak_(measure_roof(threads, isa).f32_flops_per_second) {
     fmt::print("{} thread(s), {}: {:.1f} GFLOP/s in registers\n", threads, isa_name(isa), peak_ * 1e-9);
   }
 
+  bool wants(const std::string& what) const { return what.find(filter_) != std::string::npos; }
   TrainingBackend& backend() { return *backend_; }
   void flops(const std::string& what, double flops, const std::function<void()>& body) {
+    if (!wants(what)) return;
     const double rate = flops / best(body);
-    fmt::print("{:58} {:7.1f} GFLOP/s {:5.1f} %\n", what, rate * 1e-9, 100 * rate / peak_);
+    fmt::print("{:62} {:7.1f} GFLOP/s {:5.1f} %\n", what, rate * 1e-9, 100 * rate / peak_);
   }
   void bytes(const std::string& what, double bytes, const std::function<void()>& body) {
-    fmt::print("{:58} {:7.1f} GB/s\n", what, bytes / best(body) * 1e-9);
+    if (!wants(what)) return;
+    fmt::print("{:62} {:7.1f} GB/s\n", what, bytes / best(body) * 1e-9);
   }
 
  private:
@@ -63,7 +70,7 @@ class Bench {
   double best(const std::function<void()>& body) {
     double least = 1e30;
     const double start = now();
-    for (int i = 0; i < 3 || (i < 200 && now() - start < 1.0); ++i) {
+    for (int i = 0; i < 3 || (i < 2000 && now() - start < 1.0); ++i) {
       const double begin = now();
       body();
       least = std::min(least, now() - begin);
@@ -72,6 +79,7 @@ class Bench {
   }
 
   int threads_;
+  std::string filter_;
   std::unique_ptr<TrainingBackend> backend_;
   double peak_;
 };
@@ -82,13 +90,17 @@ void products(Bench& bench) {
   };
   for (const Shape& s : {Shape{256, 256, 256}, Shape{1024, 1024, 1024}, Shape{4096, 256, 256}, Shape{4096, 1024, 256},
                          Shape{4096, 1024, 1024}, Shape{256, 1024, 4096}}) {
+    if (!bench.wants(fmt::format("{} x {} over {}", s.m, s.n, s.inner)) && !bench.wants("product")) continue;
     const auto a = random_floats(s.m * s.inner), b = random_floats(s.n * s.inner);
     std::vector<float> c(static_cast<size_t>(s.m * s.n));
-    const std::pair<const char*, TrainingBackend::Product> forms[] = {
-        {"a bT", TrainingBackend::Product::kNT}, {"a b", TrainingBackend::Product::kNN}, {"aT b", TrainingBackend::Product::kTN}};
+    const std::pair<const char*, TrainingBackend::Product> forms[] = {{"a bT", TrainingBackend::Product::kNT},
+                                                                      {"a b", TrainingBackend::Product::kNN},
+                                                                      {"aT b", TrainingBackend::Product::kTN}};
     for (const auto& [name, form] : forms) {
-      bench.flops(fmt::format("{:5} {} x {} over {}", name, s.m, s.n, s.inner), 2.0 * static_cast<double>(s.m * s.n * s.inner),
-                  [&, form = form] { bench.backend().product(form, a.data(), b.data(), c.data(), s.m, s.n, s.inner); });
+      bench.flops(fmt::format("product {:5} {} x {} over {}", name, s.m, s.n, s.inner),
+                  2.0 * static_cast<double>(s.m * s.n * s.inner), [&, form = form] {
+                    bench.backend().product(form, a.data(), b.data(), c.data(), s.m, s.n, s.inner);
+                  });
     }
   }
 }
@@ -106,6 +118,8 @@ void linear(Bench& bench, int64_t rows, int64_t n, int64_t cols) {
 }
 
 void experts(Bench& bench, int64_t rows, int64_t width, int64_t inner, int64_t experts, int64_t k) {
+  const std::string shape = fmt::format("{} rows of {}, {} of {} experts of {}", rows, width, k, experts, inner);
+  if (!bench.wants("experts " + shape) && !bench.wants("experts_backward " + shape)) return;
   auto x = random_floats(rows * width), d_y = random_floats(rows * width), factors = random_floats(rows * k);
   std::vector<std::vector<float>> memory, d_memory;
   std::vector<MlpWeights> weights;
@@ -130,31 +144,32 @@ void experts(Bench& bench, int64_t rows, int64_t width, int64_t inner, int64_t e
   std::vector<float> y(x.size()), d_x(x.size()), hidden(static_cast<size_t>(rows * k * inner)),
       out(static_cast<size_t>(rows * k * width)), d_factors(factors.size());
   const double flops = 6.0 * static_cast<double>(rows * k * width * inner);
-  const std::string shape = fmt::format("{} rows of {}, {} of {} experts of {}", rows, width, k, experts, inner);
   bench.flops("experts " + shape, flops, [&] {
     bench.backend().experts(rows_of(x, rows), weights, k, chosen.data(), factors.data(), rows_of(hidden, rows * k),
                             rows_of(out, rows * k), rows_of(y, rows));
   });
   // Two recomputed products, three of the gradients of activations, three of the weights'.
-  bench.flops("  _backward", flops / 3 * 8, [&] {
+  bench.flops("experts_backward " + shape, flops / 3 * 8, [&] {
     bench.backend().experts_backward(rows_of(x, rows), weights, k, chosen.data(), factors.data(), rows_of(d_y, rows),
                                      rows_of(d_x, rows), d_factors.data(), gradients);
   });
 }
 
 void cross_entropy(Bench& bench, int64_t rows, int64_t width, int64_t vocabulary) {
+  const std::string what = fmt::format("cross_entropy {} rows of {}, {} tokens", rows, width, vocabulary);
+  if (!bench.wants(what)) return;
   auto x = random_floats(rows * width), head = random_floats(vocabulary * width, 0.1f);
   std::vector<float> d_x(x.size()), d_head(head.size());
   std::vector<int32_t> targets;
   for (int64_t t = 0; t < rows; ++t) targets.push_back(static_cast<int32_t>(t * 7919 % vocabulary));
-  bench.flops(fmt::format("cross_entropy {} rows of {}, {} tokens", rows, width, vocabulary),
-              6.0 * static_cast<double>(rows * width * vocabulary), [&] {
-                bench.backend().cross_entropy(rows_of(x, rows), matrix_of(head, vocabulary), targets, 1.0f, rows_of(d_x, rows),
-                                              d_head.data(), {});
-              });
+  bench.flops(what, 6.0 * static_cast<double>(rows * width * vocabulary), [&] {
+    bench.backend().cross_entropy(rows_of(x, rows), matrix_of(head, vocabulary), targets, 1.0f, rows_of(d_x, rows),
+                                  d_head.data(), {});
+  });
 }
 
 void optimiser(Bench& bench) {
+  if (!bench.wants("adamw") && !bench.wants("sum_of_squares")) return;
   constexpr int64_t kSize = 8 << 20;
   auto w = random_floats(kSize), g = random_floats(kSize);
   std::vector<float> m(w.size()), v(w.size());
@@ -169,7 +184,7 @@ void optimiser(Bench& bench) {
 int main(int argc, char** argv) {
   using namespace qnext;
   const Isa isa = argc > 2 ? isa_from_name(argv[2]).value_or(detect_isa()) : detect_isa();
-  Bench bench(argc > 1 ? std::atoi(argv[1]) : 1, isa);
+  Bench bench(argc > 1 ? std::atoi(argv[1]) : 1, isa, argc > 3 ? argv[3] : "");
   products(bench);
   linear(bench, 4096, 1024, 1024);
   linear(bench, 4096, 32, 256);

@@ -1,5 +1,6 @@
-// Gradients of the Gated DeltaNet operations. Convolution, gates and norm against complex steps of their definitions (exact to
-// the last bits of double); the delta rule against its recurrence run backwards in double, which is itself held to complex steps.
+// Gradients of the Gated DeltaNet operations. Convolution, gates and norm against complex steps of their definitions
+// (exact to the last bits of double); the delta rule against its recurrence run backwards in double, which is itself
+// held to complex steps.
 #include <array>
 #include <complex>
 #include <functional>
@@ -57,7 +58,8 @@ void fill(Rows x, float value) {
 class TrainingDeltaNetTest : public ::testing::TestWithParam<Isa> {};
 INSTANTIATE_TEST_SUITE_P(Isas, TrainingDeltaNetTest, ::testing::ValuesIn(testing::isas()), testing::isa_test_name);
 
-// ---- causal convolution --------------------------------------------------------------------------------------------------
+// ---- causal convolution
+// --------------------------------------------------------------------------------------------------
 
 struct ConvCase {
   int64_t kernel, dim, channels, rows = 0;
@@ -67,7 +69,12 @@ struct ConvCase {
   std::vector<float> taps, state;
 
   ConvCase(Random& random, int64_t kernel_size, int64_t head_dim, std::vector<int64_t> segment_rows, bool normed)
-      : kernel(kernel_size), dim(head_dim), channels(6 * head_dim + 3), lengths(std::move(segment_rows)), x(0, 0), d_out(0, 0) {
+      : kernel(kernel_size),
+        dim(head_dim),
+        channels(6 * head_dim + 3),
+        lengths(std::move(segment_rows)),
+        x(0, 0),
+        d_out(0, 0) {
     for (const int64_t n : lengths) rows += n;
     x = Table(random, rows + 1, channels, -2.0, 2.0);  // row 0 belongs to nobody
     d_out = Table(random, rows + 1, channels);
@@ -96,9 +103,8 @@ struct ConvCase {
         for (int64_t m = 0; m < kernel; ++m) {
           const int64_t at = t - kernel + 1 + m;
           const Complex input = at >= 0 ? inputs[static_cast<size_t>((segment.row + at) * channels + c)]
-                                : segment.state == nullptr
-                                    ? Complex(0.0)
-                                    : Complex(segment.state[(at + kernel - 1) * channels + c]);
+                                : segment.state == nullptr ? Complex(0.0)
+                                                           : Complex(segment.state[(at + kernel - 1) * channels + c]);
           p += weights[static_cast<size_t>(c * kernel + m)] * input;
         }
         y[static_cast<size_t>(c)] = silu(p);
@@ -107,7 +113,8 @@ struct ConvCase {
         for (int64_t h = norm.begin; h < norm.end; h += norm.head_dim) {
           Complex squares = 1e-6;
           for (int64_t c = h; c < h + dim; ++c) squares += y[static_cast<size_t>(c)] * y[static_cast<size_t>(c)];
-          for (int64_t c = h; c < h + dim; ++c) y[static_cast<size_t>(c)] *= static_cast<double>(norm.scale) / std::sqrt(squares);
+          for (int64_t c = h; c < h + dim; ++c)
+            y[static_cast<size_t>(c)] *= static_cast<double>(norm.scale) / std::sqrt(squares);
         }
       }
       for (int64_t c = 0; c < channels; ++c) {
@@ -136,7 +143,8 @@ TEST_P(TrainingDeltaNetTest, ConvolutionEqualsComplexSteps) {
             Complex& value = inputs[static_cast<size_t>((segment.row + t) * c.channels + i)];
             const Complex before = value;
             value += Complex(0.0, 1e-30);
-            expected.push_back(c.loss(inputs, weights, segment, t, std::min(segment.rows, t + kernel)).imag() / 1e-30);
+            expected.push_back(c.loss(inputs, weights, segment, t, std::min(segment.rows, t + kernel)).imag() /
+                               1e-30);
             value = before;
           }
         }
@@ -150,24 +158,25 @@ TEST_P(TrainingDeltaNetTest, ConvolutionEqualsComplexSteps) {
       fill(d_x, 7.0f);
       std::vector<float> d_taps(c.taps.size(), 0.0f);
       const std::vector<float> state_before = c.state;
-      backend->causal_conv1d_silu_backward(segments, c.x, {c.taps.data(), c.channels * kernel}, kernel, c.norms, c.d_out, d_x,
-                                           d_taps.data());
+      backend->causal_conv1d_silu_backward(segments, c.x, {c.taps.data(), c.channels * kernel}, kernel, c.norms,
+                                           c.d_out, d_x, d_taps.data());
       EXPECT_LT(worst_x(relative_rms(d_x.values(), expected)), limit) << "kernel " << kernel;
       EXPECT_LT(worst_taps(relative_rms(d_taps, expected_taps)), limit) << "kernel " << kernel;
       EXPECT_TRUE(d_x.intact() && same_bits(c.state, state_before));
       const std::vector<float> once = d_taps, frozen_x = d_x.values();
-      backend->causal_conv1d_silu_backward(segments, c.x, {c.taps.data(), c.channels * kernel}, kernel, c.norms, c.d_out, d_x,
-                                           d_taps.data());
+      backend->causal_conv1d_silu_backward(segments, c.x, {c.taps.data(), c.channels * kernel}, kernel, c.norms,
+                                           c.d_out, d_x, d_taps.data());
       for (size_t i = 0; i < once.size(); ++i) EXPECT_EQ(d_taps[i], 2.0f * once[i]);  // added to
-      backend->causal_conv1d_silu_backward(segments, c.x, {c.taps.data(), c.channels * kernel}, kernel, c.norms, c.d_out, d_x,
-                                           nullptr);
+      backend->causal_conv1d_silu_backward(segments, c.x, {c.taps.data(), c.channels * kernel}, kernel, c.norms,
+                                           c.d_out, d_x, nullptr);
       EXPECT_TRUE(same_bits(d_x.values(), frozen_x));
     }
   }
 }
 
 TEST_P(TrainingDeltaNetTest, ConvolutionOfManyChannels) {
-  // Many tasks, wide heads: the same bits for any number of threads, no gradient across documents, zero rows without NaN.
+  // Many tasks, wide heads: the same bits for any number of threads, no gradient across documents, zero rows without
+  // NaN.
   Random random(2);
   ConvCase c(random, 4, 128, {40, 25}, true);
   std::fill_n(c.x.row(30), c.channels, 0.0f);
@@ -177,8 +186,8 @@ TEST_P(TrainingDeltaNetTest, ConvolutionOfManyChannels) {
     Table d_x(c.rows + 1, c.channels);
     fill(d_x, 0.0f);
     d_taps.assign(c.taps.size(), 0.0f);
-    backend->causal_conv1d_silu_backward(c.segments(), c.x, {c.taps.data(), c.channels * c.kernel}, c.kernel, c.norms, c.d_out,
-                                         d_x, d_taps.data());
+    backend->causal_conv1d_silu_backward(c.segments(), c.x, {c.taps.data(), c.channels * c.kernel}, c.kernel, c.norms,
+                                         c.d_out, d_x, d_taps.data());
     EXPECT_TRUE(d_x.intact());
     return d_x.values();
   };
@@ -197,12 +206,14 @@ TEST_P(TrainingDeltaNetTest, ConvolutionOfManyChannels) {
   EXPECT_FALSE(same_bits(one, other));
 }
 
-// ---- gates ---------------------------------------------------------------------------------------------------------------
+// ---- gates
+// ---------------------------------------------------------------------------------------------------------------
 
 TEST_P(TrainingDeltaNetTest, GatesEqualComplexSteps) {
   Random random(3);
   constexpr int64_t kRows = 75, kHeads = 5;
-  Table b(random, kRows, kHeads, -6.0, 6.0), a(random, kRows, kHeads, -8.0, 30.0);  // on both sides of softplus' threshold
+  Table b(random, kRows, kHeads, -6.0, 6.0),
+      a(random, kRows, kHeads, -8.0, 30.0);  // on both sides of softplus' threshold
   Table d_beta(random, kRows, kHeads), d_log_decay(random, kRows, kHeads);
   std::vector<float> a_log = random.vector(kHeads, -2.0, 2.5), dt_bias = random.vector(kHeads);
   std::vector<Complex> cb = complex_values(b), ca = complex_values(a), clog(a_log.begin(), a_log.end()),
@@ -227,7 +238,8 @@ TEST_P(TrainingDeltaNetTest, GatesEqualComplexSteps) {
     Table d_b(kRows, kHeads), d_a(kRows, kHeads);
     std::vector<float> d_log(kHeads, 0.0f), d_bias(kHeads, 0.0f);
     const Vector log_vector{a_log.data(), kHeads}, bias_vector{dt_bias.data(), kHeads};
-    backend->delta_gates_backward(b, a, log_vector, bias_vector, d_beta, d_log_decay, d_b, d_a, d_log.data(), d_bias.data());
+    backend->delta_gates_backward(b, a, log_vector, bias_vector, d_beta, d_log_decay, d_b, d_a, d_log.data(),
+                                  d_bias.data());
     EXPECT_LT(relative_rms(d_b.values(), want_b), 1e-6);
     EXPECT_LT(relative_rms(d_a.values(), want_a), 1e-6);
     EXPECT_LT(relative_rms(d_log, want_log), 1e-6);
@@ -243,7 +255,8 @@ TEST_P(TrainingDeltaNetTest, GatesEqualComplexSteps) {
   }
 }
 
-// ---- norm ----------------------------------------------------------------------------------------------------------------
+// ---- norm
+// ----------------------------------------------------------------------------------------------------------------
 
 TEST_P(TrainingDeltaNetTest, GatedNormEqualsComplexSteps) {
   testing::Worst worst("relative_rms");
@@ -251,7 +264,8 @@ TEST_P(TrainingDeltaNetTest, GatedNormEqualsComplexSteps) {
   Random random(4);
   for (const int64_t dim : {1, 7, 16, 20}) {
     constexpr int64_t kRows = 67, kHeads = 2;
-    Table x(random, kRows, kHeads * dim, -2.0, 2.0), z(random, kRows, kHeads * dim, -4.0, 4.0), d_out(random, kRows, kHeads * dim);
+    Table x(random, kRows, kHeads * dim, -2.0, 2.0), z(random, kRows, kHeads * dim, -4.0, 4.0),
+        d_out(random, kRows, kHeads * dim);
     std::vector<float> gain = random.vector(dim, 0.5, 1.5);
     std::fill_n(x.row(3), kHeads * dim, 0.0f);
     std::vector<Complex> cx = complex_values(x), cz = complex_values(z), cg(gain.begin(), gain.end());
@@ -263,7 +277,8 @@ TEST_P(TrainingDeltaNetTest, GatedNormEqualsComplexSteps) {
       const Complex scale = 1.0 / std::sqrt(squares / static_cast<double>(dim) + kEps);
       for (int64_t i = 0; i < dim; ++i) {
         const size_t j = at + static_cast<size_t>(i);
-        sum += static_cast<double>(d_out.row(t)[h * dim + i]) * cx[j] * scale * cg[static_cast<size_t>(i)] * silu(cz[j]);
+        sum +=
+            static_cast<double>(d_out.row(t)[h * dim + i]) * cx[j] * scale * cg[static_cast<size_t>(i)] * silu(cz[j]);
       }
       return sum;
     };
@@ -278,12 +293,12 @@ TEST_P(TrainingDeltaNetTest, GatedNormEqualsComplexSteps) {
       return out;
     };
     const auto want_x = own(cx), want_z = own(cz), want_gain = complex_steps(cg, [&] {
-      Complex sum = 0.0;
-      for (int64_t t = 0; t < kRows; ++t) {
-        for (int64_t h = 0; h < kHeads; ++h) sum += head_loss(t, h);
-      }
-      return sum;
-    });
+                                                     Complex sum = 0.0;
+                                                     for (int64_t t = 0; t < kRows; ++t) {
+                                                       for (int64_t h = 0; h < kHeads; ++h) sum += head_loss(t, h);
+                                                     }
+                                                     return sum;
+                                                   });
     std::vector<float> first;
     for (const int threads : {1, 2, 3}) {
       const auto backend = make_cpu_training_backend(threads, GetParam());
@@ -303,7 +318,8 @@ TEST_P(TrainingDeltaNetTest, GatedNormEqualsComplexSteps) {
   }
 }
 
-// ---- gated delta rule ----------------------------------------------------------------------------------------------------
+// ---- gated delta rule
+// ----------------------------------------------------------------------------------------------------
 
 struct Piece {
   int64_t rows, position;
@@ -381,7 +397,8 @@ struct Recurrence {
     std::vector<T> s(static_cast<size_t>(dk * dv), T(0.0));
     if (segment.state != nullptr) std::copy_n(segment.state + head * dk * dv, dk * dv, s.begin());
     for (int64_t t = segment.row; t < segment.row + segment.rows; ++t) {
-      const auto gate = static_cast<size_t>(t * hv + head), key = static_cast<size_t>((t * hk + head / (hv / hk)) * dk),
+      const auto gate = static_cast<size_t>(t * hv + head),
+                 key = static_cast<size_t>((t * hk + head / (hv / hk)) * dk),
                  value = static_cast<size_t>((t * hv + head) * dv);
       const T alpha = std::exp(log_decay[gate]);
       for (T& x : s) x *= alpha;
@@ -417,7 +434,8 @@ Five<double> expected_gradients(DeltaCase& c) {
       std::vector<double> gamma(static_cast<size_t>(dk * dv), 0.0);  // of the state after row t
       for (int64_t t = segment.row + segment.rows - 1; t >= segment.row; --t) {
         const auto at = static_cast<size_t>(t - segment.row), width = static_cast<size_t>(dv);
-        const auto gate = static_cast<size_t>(t * hv + head), key = static_cast<size_t>((t * hk + head / (hv / hk)) * dk),
+        const auto gate = static_cast<size_t>(t * hv + head),
+                   key = static_cast<size_t>((t * hk + head / (hv / hk)) * dk),
                    value = static_cast<size_t>((t * hv + head) * dv);
         const auto &before = forward.decayed[at], &after = forward.after[at];
         const float* d_out = c.d_out.row(t) + head * dv;
@@ -458,11 +476,11 @@ constexpr const char* kNames[] = {"d_q", "d_k", "d_v", "d_beta", "d_log_decay"};
 Five<float> gradients(DeltaCase& c, Isa isa, int threads) {
   const auto backend = make_cpu_training_backend(threads, isa);
   const auto& s = c.shape;
-  Table d_q(c.rows, s.key_heads * s.key_dim), d_k(c.rows, s.key_heads * s.key_dim), d_v(c.rows, s.value_heads * s.value_dim),
-      d_beta(c.rows, s.value_heads), d_log_decay(c.rows, s.value_heads);
+  Table d_q(c.rows, s.key_heads * s.key_dim), d_k(c.rows, s.key_heads * s.key_dim),
+      d_v(c.rows, s.value_heads * s.value_dim), d_beta(c.rows, s.value_heads), d_log_decay(c.rows, s.value_heads);
   const auto states_before = c.states;
-  backend->gated_delta_rule_backward(c.segments(), s, c.q, c.k, c.v, c.beta, c.log_decay, c.d_out, d_q, d_k, d_v, d_beta,
-                                     d_log_decay);
+  backend->gated_delta_rule_backward(c.segments(), s, c.q, c.k, c.v, c.beta, c.log_decay, c.d_out, d_q, d_k, d_v,
+                                     d_beta, d_log_decay);
   for (size_t i = 0; i < c.states.size(); ++i) EXPECT_TRUE(same_bits(c.states[i], states_before[i]));
   Five<float> out;
   Table* tables[] = {&d_q, &d_k, &d_v, &d_beta, &d_log_decay};
@@ -475,8 +493,8 @@ Five<float> gradients(DeltaCase& c, Isa isa, int threads) {
   return out;
 }
 
-const std::vector<Piece> kPieces = {{1, 0, false}, {63, 0, true}, {64, 17, false}, {65, 63, true}, {1, 100, true}, {200, 5, true},
-                                    {200, 0, false}};
+const std::vector<Piece> kPieces = {{1, 0, false},  {63, 0, true},  {64, 17, false}, {65, 63, true},
+                                    {1, 100, true}, {200, 5, true}, {200, 0, false}};
 
 TEST(DeltaRuleOracleTest, EqualsComplexSteps) {
   Random random(5);
@@ -487,7 +505,8 @@ TEST(DeltaRuleOracleTest, EqualsComplexSteps) {
     const std::vector<double> steps = complex_steps(in[i], [&] {
       Complex sum = 0.0;
       for (const DeltaSegment& segment : c.segments()) {
-        for (int64_t head = 0; head < c.shape.value_heads; ++head) sum += Recurrence<Complex>(c, in, segment, head).loss;
+        for (int64_t head = 0; head < c.shape.value_heads; ++head)
+          sum += Recurrence<Complex>(c, in, segment, head).loss;
       }
       return sum;
     });
@@ -496,31 +515,37 @@ TEST(DeltaRuleOracleTest, EqualsComplexSteps) {
 }
 
 TEST_P(TrainingDeltaNetTest, DeltaRuleEqualsRecurrenceBackwards) {
-  testing::Worst worst[] = {testing::Worst("d_q"), testing::Worst("d_k"), testing::Worst("d_v"), testing::Worst("d_beta"),
-                            testing::Worst("d_log_decay")};
+  testing::Worst worst[] = {testing::Worst("d_q"), testing::Worst("d_k"), testing::Worst("d_v"),
+                            testing::Worst("d_beta"), testing::Worst("d_log_decay")};
   Random random(6);
   const double limit = bound(GetParam(), 1e-6, 2e-6);
-  for (const DeltaShape& shape : {DeltaShape{1, 1, 16, 16}, {2, 4, 8, 24}, {1, 2, 5, 7}, {2, 2, 33, 20}, {1, 3, 64, 40},
-                                  {1, 2, 128, 128}, {1, 1, 3, 1}}) {
+  for (const DeltaShape& shape : {DeltaShape{1, 1, 16, 16},
+                                  {2, 4, 8, 24},
+                                  {1, 2, 5, 7},
+                                  {2, 2, 33, 20},
+                                  {1, 3, 64, 40},
+                                  {1, 2, 128, 128},
+                                  {1, 1, 3, 1}}) {
     DeltaCase c(random, shape, kPieces);
     const Five<double> expected = expected_gradients(c);
     const Five<float> got = gradients(c, GetParam(), 2);
     for (size_t i = 0; i < 5; ++i) {
       EXPECT_LT(worst[i](relative_rms(got[i], expected[i])), limit)
-          << kNames[i] << " of " << shape.key_heads << ", " << shape.value_heads << " heads, " << shape.key_dim << " x "
-          << shape.value_dim;
+          << kNames[i] << " of " << shape.key_heads << ", " << shape.value_heads << " heads, " << shape.key_dim
+          << " x " << shape.value_dim;
     }
   }
 }
 
 TEST_P(TrainingDeltaNetTest, DeltaRuleWithExtremeGatesAndZeroVectors) {
-  testing::Worst worst[] = {testing::Worst("d_q"), testing::Worst("d_k"), testing::Worst("d_v"), testing::Worst("d_beta"),
-                            testing::Worst("d_log_decay")};
+  testing::Worst worst[] = {testing::Worst("d_q"), testing::Worst("d_k"), testing::Worst("d_v"),
+                            testing::Worst("d_beta"), testing::Worst("d_log_decay")};
   Random random(7);
   const double limit = bound(GetParam(), 1e-6, 2e-6);
   for (int variant = 0; variant < 4; ++variant) {
     DeltaCase c(random, {1, 2, 12, 16}, kPieces);
-    const float decays[] = {0.0f, -1e-6f, -300.0f, -5.0f, -90.0f, -1e-3f}, betas[] = {0.0f, 1e-7f, 1.0f, 1.0f - 0x1p-24f, 0.5f};
+    const float decays[] = {0.0f, -1e-6f, -300.0f, -5.0f, -90.0f, -1e-3f},
+                betas[] = {0.0f, 1e-7f, 1.0f, 1.0f - 0x1p-24f, 0.5f};
     for (int64_t t = 0; t < c.rows; ++t) {
       for (int64_t h = 0; h < 2; ++h) {
         c.log_decay.row(t)[h] = variant == 1 ? -300.0f : variant == 2 ? 0.0f : decays[random.below(6)];
@@ -546,7 +571,8 @@ TEST_P(TrainingDeltaNetTest, DeltaRuleHasTheSameBitsForAnyNumberOfThreads) {
       const Five<float> one = gradients(c, GetParam(), 1);
       for (const int threads : {2, 3}) {
         const Five<float> other = gradients(c, GetParam(), threads);
-        for (size_t i = 0; i < 5; ++i) EXPECT_TRUE(same_bits(one[i], other[i])) << kNames[i] << ", " << threads << " threads";
+        for (size_t i = 0; i < 5; ++i)
+          EXPECT_TRUE(same_bits(one[i], other[i])) << kNames[i] << ", " << threads << " threads";
       }
     }
   }

@@ -25,8 +25,18 @@ class AddedTokens {
     for (const int32_t id : tokenizer.added_ids()) {
       if (tokenizer.token_bytes(id).empty()) continue;
       texts_.emplace_back(tokenizer.token_bytes(id));
+      special_.push_back(tokenizer.is_special(id));
       begins_[static_cast<unsigned char>(texts_.back().front())] = true;
     }
+    const auto same_first = [&](const std::string& text) { return text.front() == texts_.front().front(); };
+    if (!texts_.empty() && std::ranges::all_of(texts_, same_first)) only_first_ = texts_.front().front();
+  }
+
+  /// The first place from `from` on where a token may begin; text.size() if there is none.
+  size_t candidate(std::string_view text, size_t from) const {
+    if (only_first_) return std::min(text.find(*only_first_, from), text.size());
+    while (from < text.size() && !begins_[static_cast<unsigned char>(text[from])]) ++from;
+    return from;
   }
 
   /// Index of the longest added token that begins at text[at].
@@ -39,10 +49,13 @@ class AddedTokens {
     return best;
   }
   const std::vector<std::string>& texts() const { return texts_; }
+  bool is_special(size_t index) const { return special_[index]; }
 
  private:
   std::vector<std::string> texts_;
+  std::vector<bool> special_;
   bool begins_[256] = {};
+  std::optional<char> only_first_;  ///< when all begin with the same byte, as most do
 };
 
 template <class Visit>
@@ -54,24 +67,27 @@ void for_each_string(Json& value, const Visit& visit) {
   }
 }
 
+/// Calls visit(text, of_assistant) for every string that tokens are replaced in.
 template <class Visit>
-void for_each_typed_string(Json& messages, Json& tools, const Visit& visit) {
+void for_each_typed_string(Json& messages, Json& tools, AssistantTokens assistant, const Visit& visit) {
   for (Json& message : messages) {
-    if (!message.is_object() || message.value("role", "") == "assistant") continue;
+    if (!message.is_object()) continue;
+    const bool of_assistant = message.value("role", "") == "assistant";
+    if (of_assistant && assistant == AssistantTokens::kParsed) continue;
     for (const auto& [key, value] : message.items()) {
-      if (key != "role") for_each_string(value, visit);
+      if (key != "role") for_each_string(value, [&](std::string& text) { visit(text, of_assistant); });
     }
   }
-  for_each_string(tools, visit);
+  for_each_string(tools, [&](std::string& text) { visit(text, false); });
 }
 
 /// The first code point of a run of `count` private-use characters that no text contains.
 char32_t free_private_use(const std::vector<std::string_view>& texts, size_t count) {
   char32_t base = kPrivateUseBegin;
   for (const std::string_view text : texts) {
-    for (size_t i = 0; i + 3 < text.size(); ++i) {
+    for (size_t i = text.find('\xF4'); i != text.npos && i + 3 < text.size(); i = text.find('\xF4', i + 1)) {
       const auto byte = [&](size_t k) { return static_cast<unsigned char>(text[i + k]); };
-      if (byte(0) != 0xF4 || byte(1) < 0x80 || byte(1) > 0x8F) continue;  // U+100000 to U+10FFFF
+      if (byte(1) < 0x80 || byte(1) > 0x8F) continue;  // U+100000 to U+10FFFF
       const char32_t c = 0x100000u | (byte(1) & 15u) << 12 | (byte(2) & 63u) << 6 | (byte(3) & 63u);
       if (c >= base) base = c + 1;
     }
@@ -97,7 +113,7 @@ std::string restored(std::string text, const Prompt& prompt) {
 }  // namespace
 
 std::vector<std::pair<std::string, std::string>> replace_typed_tokens(const Tokenizer& tokenizer, Json& messages,
-                                                                      Json& tools) {
+                                                                      Json& tools, AssistantTokens assistant) {
   const AddedTokens added(tokenizer);
   std::vector<std::string_view> texts;
   for (Json* json : {&messages, &tools}) {
@@ -107,11 +123,14 @@ std::vector<std::pair<std::string, std::string>> replace_typed_tokens(const Toke
 
   std::vector<std::pair<std::string, std::string>> typed;
   std::vector<bool> used(added.texts().size(), false);
-  for_each_typed_string(messages, tools, [&](std::string& text) {
+  for_each_typed_string(messages, tools, assistant, [&](std::string& text, bool of_assistant) {
     std::string safe;
     for (size_t i = 0; i < text.size();) {
+      const size_t next = added.candidate(text, i);
+      safe.append(text, i, next - i);
+      if ((i = next) == text.size()) break;
       const std::optional<size_t> token = added.at(text, i);
-      if (!token) {
+      if (!token || (of_assistant && !added.is_special(*token))) {
         safe += text[i++];
         continue;
       }
@@ -130,7 +149,7 @@ Prompt render_prompt(const ChatFormat& format, const Tokenizer& tokenizer, const
                      bool add_generation_prompt, const Json& variables) {
   Json safe_messages = messages, safe_tools = tools;
   Prompt prompt;
-  prompt.typed = replace_typed_tokens(tokenizer, safe_messages, safe_tools);
+  prompt.typed = replace_typed_tokens(tokenizer, safe_messages, safe_tools, AssistantTokens::kParsed);
   prompt.text = format.render(safe_messages, safe_tools, add_generation_prompt, variables);
   return prompt;
 }
@@ -147,7 +166,7 @@ std::vector<int32_t> encode_prompt(const Tokenizer& tokenizer, const Prompt& pro
                        SpecialTokens::kPlain);
     }
   };
-  for (size_t i = 0; i < text.size();) {
+  for (size_t i = added.candidate(text, 0); i < text.size(); i = added.candidate(text, i)) {
     const std::optional<size_t> token = added.at(text, i);
     if (!token) {
       ++i;

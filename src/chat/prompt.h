@@ -31,11 +31,19 @@ Prompt render_prompt(const ChatFormat& format, const Tokenizer& tokenizer, const
                      const nlohmann::ordered_json& tools, bool add_generation_prompt,
                      const nlohmann::ordered_json& variables);
 
+/// Whether special tokens' texts in the assistant's messages are replaced too. Other added tokens (<think>) never
+/// are.
+enum class AssistantTokens {
+  kParsed,  ///< the model wrote them
+  kPlain,   ///< messages from a data set: nothing in them may end a turn
+};
+
 /// The first half of render_prompt, for those who render several beginnings of one conversation: replaces the tokens'
 /// texts in place, and returns Prompt::typed.
 std::vector<std::pair<std::string, std::string>> replace_typed_tokens(const Tokenizer& tokenizer,
                                                                       nlohmann::ordered_json& messages,
-                                                                      nlohmann::ordered_json& tools);
+                                                                      nlohmann::ordered_json& tools,
+                                                                      AssistantTokens assistant);
 
 /// The tokens of the bytes [begin, end) of prompt.text.
 std::vector<int32_t> encode_prompt(const Tokenizer& tokenizer, const Prompt& prompt, size_t begin = 0,

@@ -153,6 +153,11 @@ int converse_in_lines(const RunOptions& options, std::istream& in) {
       session.set_options(talker.generate_options(request.sampling));
       GenerateEvents events;
       events.cancel = &interrupted();
+      Progress progress("reading the prompt", "tokens", !options.quiet);
+      events.on_prefill = [&progress](int64_t done, int64_t total) {
+        progress.update(done, total);
+        if (done == total) progress.finish();
+      };
       if (request.stream) events.on_text = [](std::string_view piece) { print({{"piece", piece}}); };
       const GenerateResult result =
           request.anew ? session.restart(std::move(request.messages), std::move(request.tools), events)

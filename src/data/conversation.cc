@@ -22,21 +22,11 @@ struct Span {
 
 bool is_white(std::string_view text) { return text.find_first_not_of(" \t\r\n") == text.npos; }
 
-template <class Test>
-bool any_string(const Json& value, const Test& test) {
-  if (value.is_string()) return test(value.get_ref<const std::string&>());
-  if (!value.is_structured()) return false;
-  for (const Json& child : value) {
-    if (any_string(child, test)) return true;
-  }
-  return false;
-}
-
 std::string kind_of(const Json& value) { return value.is_null() ? "null" : std::string(value.type_name()); }
 
 class Conversation {
  public:
-  Conversation(const Json& record, const Tokenizer& tokenizer, const ChatFormat& format)
+  Conversation(Json&& record, const Tokenizer& tokenizer, const ChatFormat& format)
       : tokenizer_(tokenizer), format_(format) {
     if (!record.is_object()) throw Error(fmt::format("expected an object, found {}", kind_of(record)));
     messages_ = checked(record, "messages", Json::value_t::array, true);
@@ -56,7 +46,7 @@ class Conversation {
       if (*role == "assistant") assistants_.push_back(i);
     }
     if (assistants_.empty()) throw Error("messages: expected one of the assistant, found none: nothing to learn");
-    prompt_.typed = replace_typed_tokens(tokenizer, messages_, tools_);
+    prompt_.typed = replace_typed_tokens(tokenizer, messages_, tools_, AssistantTokens::kPlain);
     for (const int32_t id : tokenizer.added_ids()) {
       if (tokenizer.is_special(id)) special_.emplace_back(tokenizer.token_bytes(id));
     }
@@ -65,7 +55,12 @@ class Conversation {
   void append(std::vector<uint32_t>& words) {
     prompt_.text = format_.render(messages_, tools_, false, variables_);
     std::optional<std::vector<Span>> spans;
-    if (assistants_.size() > 2) spans = separate_turns();
+    if (assistants_.size() > 2) {
+      try {
+        spans = separate_turns();
+      } catch (const Error&) {  // a template that refuses a message alone
+      }
+    }
     if (!spans) spans = growing_turns();
     size_t done = 0;
     const auto add = [&](size_t end, bool target) {
@@ -82,18 +77,27 @@ class Conversation {
   }
 
  private:
-  static Json checked(const Json& record, const char* key, Json::value_t type, bool required) {
+  static Json checked(Json& record, const char* key, Json::value_t type, bool required) {
     const auto found = record.find(key);
     if (!required && (found == record.end() || found->is_null())) return nullptr;
     if (found == record.end() || found->type() != type) {
       throw Error(fmt::format("{}: expected {}, found {}", key, type == Json::value_t::array ? "a list" : "an object",
                               found == record.end() ? "nothing" : kind_of(*found)));
     }
-    return *found;
+    return std::move(*found);
   }
 
   Json first_messages(size_t count) const {
     return Json::array_t(messages_.begin(), messages_.begin() + static_cast<ptrdiff_t>(count));
+  }
+  /// A beginning of the conversation, before or with messages[i].
+  std::string render_until(const Json& beginning, bool add_generation_prompt, size_t i) const {
+    try {
+      return render(beginning, add_generation_prompt);
+    } catch (const Error& error) {
+      throw Error(fmt::format("messages[{}]: the conversation {} it cannot be rendered: {}", i,
+                              add_generation_prompt ? "before" : "up to", error.what()));
+    }
   }
   std::string render(const Json& messages, bool add_generation_prompt) const {
     return format_.render(messages, tools_, add_generation_prompt, variables_);
@@ -115,9 +119,9 @@ class Conversation {
     Json beginning = Json::array();
     for (const size_t i : assistants_) {
       while (beginning.size() < i) beginning.push_back(messages_[beginning.size()]);
-      const std::string before = render(beginning, true);
+      const std::string before = render_until(beginning, true, i);
       beginning.push_back(messages_[i]);
-      const std::string after = i + 1 == messages_.size() ? prompt_.text : render(beginning, false);
+      const std::string after = i + 1 == messages_.size() ? prompt_.text : render_until(beginning, false, i);
       if (!prompt_.text.starts_with(before)) {
         throw Error(fmt::format(
             "messages[{}]: the chat template ({}) does not render this turn as a continuation of the prompt "
@@ -142,23 +146,13 @@ class Conversation {
     return text.substr(same);
   }
 
-  /// The same spans found in linear time, or nothing where that is not certain. Typed tokens are replaced and no
-  /// assistant message contains a special token, so every special token in the text is the template's: each
-  /// occurrence of the generation prompt begins a turn, and the next token that ends turns ends it. What lies between
-  /// must be what the template makes of that message alone, after a user's question: so no turn is rendered otherwise
-  /// for what follows it. The first and the last beginning are rendered as a whole too.
-  std::optional<std::vector<Span>> separate_turns() const {
+  /// The same spans found in linear time, or nothing where that is not certain. Special tokens in messages are
+  /// replaced, so every one in the text is the template's: each occurrence of the generation prompt begins a turn,
+  /// and the next token that ends turns ends it. What lies between must be what the template makes of that message
+  /// alone, after a user's question: so no turn is rendered otherwise for what follows it. The first and the last
+  /// beginning are rendered as a whole too.
+  std::optional<std::vector<Span>> separate_turns() {
     const std::string_view text = prompt_.text;
-    for (const size_t i : assistants_) {
-      const bool suspicious = any_string(messages_[i], [&](const std::string& value) {
-        for (const std::string& token : special_) {
-          if (value.find(token) != value.npos) return true;
-        }
-        return false;
-      });
-      if (suspicious) return std::nullopt;
-    }
-
     Json beginning = first_messages(assistants_.front());
     const std::string plain = render(beginning, false), first = render(beginning, true);
     if (!first.starts_with(plain) || !text.starts_with(first)) return std::nullopt;
@@ -197,7 +191,17 @@ class Conversation {
       at = end;
     }
     if (spans.size() != assistants_.size() || spans.front().begin != first.size()) return std::nullopt;
-    const std::string last = render(first_messages(assistants_.back()), true);
+    // Without a copy of the messages: what comes after is moved away and back.
+    const auto tail = static_cast<ptrdiff_t>(assistants_.back());
+    std::vector<Json> after(std::make_move_iterator(messages_.begin() + tail),
+                            std::make_move_iterator(messages_.end()));
+    messages_.erase(messages_.begin() + tail, messages_.end());
+    std::string last;
+    try {
+      last = render(messages_, true);
+    } catch (const Error&) {  // `last` is empty then, which no turn begins with
+    }
+    for (Json& message : after) messages_.push_back(std::move(message));
     if (!text.starts_with(last) || spans.back().begin != last.size()) return std::nullopt;
     return spans;
   }
@@ -212,9 +216,9 @@ class Conversation {
 
 }  // namespace
 
-void append_conversation(const Json& record, const Tokenizer& tokenizer, const ChatFormat& format,
+void append_conversation(Json&& record, const Tokenizer& tokenizer, const ChatFormat& format,
                          std::vector<uint32_t>& words) {
-  Conversation(record, tokenizer, format).append(words);
+  Conversation(std::move(record), tokenizer, format).append(words);
 }
 
 }  // namespace qnext

@@ -23,7 +23,7 @@ namespace qnext {
 ///
 /// Throws Error for anything else that is wrong with the record, naming the field. Time is linear in the conversation
 /// for templates whose turns do not depend on each other, else quadratic in the number of turns.
-void append_conversation(const nlohmann::ordered_json& record, const Tokenizer& tokenizer, const ChatFormat& format,
+void append_conversation(nlohmann::ordered_json&& record, const Tokenizer& tokenizer, const ChatFormat& format,
                          std::vector<uint32_t>& words);
 
 }  // namespace qnext

@@ -261,9 +261,9 @@ void prepare(const PackOptions& options) {
 
 size_t bucket_count(const PackOptions& options, uint64_t input_bytes) {
   if (input_bytes == 0) return 64;  // from a pipe: anything
-  // A token of 4 bytes stands for about 4 bytes of text.
+  // A token of 4 bytes stands for 1.5 to 5 bytes of text.
   return static_cast<size_t>(
-      std::clamp<uint64_t>(input_bytes / std::max<uint64_t>(options.bucket_bytes, 1), 1, kMaxBuckets));
+      std::clamp<uint64_t>(2 * input_bytes / std::max<uint64_t>(options.bucket_bytes, 1), 1, kMaxBuckets));
 }
 
 void write_manifest(const PackOptions& options, const PackReport& report, uint64_t fingerprint, const Json& shards) {

@@ -98,20 +98,26 @@ def story(rng, words, accept=False, log=False):
     return chat.document(accept, words=tale.position, **more)
 
 
-def day(rng, words, distance=None, kinds=None, accept=True):
-    """One long text by the user and one question at its end, `distance` words after the sentence that decides."""
+def day(rng, words, distance=None, kinds=None, accept=True, count=1):
+    """One long text by the user and questions at its end, `distance` words after the sentence that decides. `kinds` are
+    tuples of question types, one for each question in turn. None when the world has nothing at that distance to ask."""
     chat = Chat("needle")
     tale = Story(rng, words)
     parts = []
     while tale.position < words:
-        parts.append(paragraphs(tale, 40))
-    if distance is None:
-        distance = max(10, rng.random() * tale.position * 0.98)
-    question = None
-    for slack in range(8):
-        question = tale.question(distance * (0.9 ** slack), exact=True, kinds=kinds)
-        if question:
+        parts.append(paragraphs(tale, min(40, 3 + words // 20)))
+    told = "\n".join(parts) + "\n\n"
+    wanted = distance or max(10, rng.random() * tale.position * 0.98)
+    for i in range(count):
+        question = None
+        for turn in range(len(kinds) if kinds else 4):
+            question = tale.question(wanted, exact=True, kinds=kinds[(i + turn) % len(kinds)] if kinds else None)
+            if question:
+                break
+        if question is None and distance is None:
+            question = tale.question()
+        if question is None:
             break
-    question = question or tale.question()
-    chat.ask(question, "\n".join(parts) + "\n\n")
-    return chat.document(accept, words=tale.position)
+        chat.ask(question, told if i == 0 else "")
+        settle(tale, question)
+    return chat.document(accept, words=tale.position) if chat.questions else None

@@ -77,18 +77,23 @@ def document(kind, seed, index, low=None, high=None, accept=False, log=False, wo
 
 
 def evaluation(seed, index, buckets=BUCKETS, longest=230000):
-    """One question at a controlled distance: buckets in turn, two worlds for one ledger. No document has more than `longest`
-    words (which leaves a context of 262,144 tokens some room), so the last distance is a little less than its name."""
-    rng = random.Random(f"evaluate:{seed}:{index}")
-    bucket = buckets[index % len(buckets)]
-    turn = index // len(buckets)
-    words = min(int(bucket * (1.05 + 0.3 * rng.random())) + 20, longest)
-    distance = min(bucket, 0.97 * words)
-    if turn % 3 == 2:
-        out = ledger.needle(rng, words, distance=distance)
-    else:
-        kinds = EVALUATED[(turn - turn // 3) % len(EVALUATED)]
-        out = chats.day(rng, words, distance=distance, kinds=kinds)
+    """Questions at a controlled distance: buckets in turn, two worlds for one ledger; several questions where documents are
+    long. No document has more than `longest` words (which leaves a context of 262,144 tokens some room), so the last
+    distance is a little less than its name."""
+    bucket, turn = buckets[index % len(buckets)], index // len(buckets)
+    count = 1 if bucket < 2000 else 4 if bucket < 32000 else 16
+    for attempt in range(100):
+        rng = random.Random(f"evaluate:{seed}:{index}:{attempt}")
+        words = min(int(bucket * (1.05 + 0.3 * rng.random())) + 10, longest)
+        distance = min(bucket, 0.97 * words)
+        if turn % 3 == 2:
+            out = ledger.needle(rng, words, distance=distance, count=count)
+        else:
+            first = (turn - turn // 3) * count % len(EVALUATED)
+            kinds = EVALUATED[first:] + EVALUATED[:first]
+            out = chats.day(rng, words, distance=distance, kinds=kinds, count=count)
+        if out and len(out["meta"]["questions"]) >= (count + 1) // 2:
+            break
     out["meta"]["bucket"] = bucket
     return out
 

@@ -70,13 +70,13 @@ class Ledger:
         self.log.append((key, value))
         return text
 
-    def question(self, distance=None, exact=False, unknown=0.08):
+    def question(self, distance=None, exact=False, unknown=0.08, without=()):
         if self.random() < unknown and not exact:
             key = self._new_key()
             if key not in self.values:
                 return self._ask(key, forms.UNKNOWN, ["I don't know."], None)
         distance = distance or math.exp(self.random() * math.log(max(self.position, 10)))
-        sample = self.order if exact else [self.order[int(self.random() * len(self.order))] for _ in range(8)]
+        sample = [k for k in self.order if k not in without] if exact else [self.order[int(self.random() * len(self.order))] for _ in range(8)]
         key = min(sample, key=lambda k: abs(math.log(max(self.position - self.changed[k], 1) / distance)))
         value = self.values[key]
         return self._ask(key, W.capital(f"{key} is {value}."), [value, f"it is {value}"], self.position - self.changed[key])
@@ -105,14 +105,20 @@ def ledger(rng, words, accept=False, log=False):
     return chat.document(accept, words=book.position, **({"log": book.log} if log else {}))
 
 
-def needle(rng, words, distance=None, accept=True):
-    """A long ledger and one question at its end."""
+def needle(rng, words, distance=None, accept=True, count=1):
+    """A long ledger and `count` questions at its end."""
     chat = Chat("needle")
     book = Ledger(rng, words)
     lines = []
     while book.position < words:
         lines.append(book.entry(update=0.1))
-    if distance is None:
-        distance = max(10, rng.random() * book.position * 0.98)
-    chat.ask(book.question(distance, exact=True), "\n".join(lines) + "\n\n")
+    told = "\n".join(lines) + "\n\n"
+    asked = set()
+    for i in range(count):
+        question = book.question(distance or max(10, rng.random() * book.position * 0.98), exact=True, without=asked)
+        asked.add(question["subject"])
+        chat.ask(question, told if i == 0 else "")
+        book.position += pieces(question["text"]) + pieces(question["answer"])
+        if len(asked) == len(book.order):
+            break
     return chat.document(accept, words=book.position)

@@ -4,7 +4,8 @@ namespace delta_gradient {
 
 inline float inner_product(const float* x, const float* y, int64_t n) {
   Vec sum = Vec::zero();
-  for_lanes(n, [&](int64_t i, int64_t lanes) { sum = Vec::fma(load_lanes(x + i, lanes), load_lanes(y + i, lanes), sum); });
+  for_lanes(
+      n, [&](int64_t i, int64_t lanes) { sum = Vec::fma(load_lanes(x + i, lanes), load_lanes(y + i, lanes), sum); });
   return sum.sum();
 }
 
@@ -59,7 +60,8 @@ inline void transpose(const float* in, int64_t ldin, int64_t rows, int64_t cols,
   }
 }
 
-// ---- gated delta rule ------------------------------------------------------------------------------------------------
+// ---- gated delta rule
+// ------------------------------------------------------------------------------------------------
 
 /// Columns of a triangle that a tile of rows ending at `end` needs, in whole vectors.
 inline int64_t whole_vectors(int64_t end) { return (end + Vec::kLanes - 1) / Vec::kLanes * Vec::kLanes; }
@@ -83,7 +85,8 @@ inline void transpose_rows(const float* in, int64_t ldin, int64_t rows, int64_t 
 }
 
 /// With G the running sum of log decays: exp(G_i), exp(G_last - G_i), and row by row D_ij = exp(G_i - G_j).
-/// In double: after one decay of -300, f32 would hold the sum of the next ones to 3e-5, and D of close rows no better.
+/// In double: after one decay of -300, f32 would hold the sum of the next ones to 3e-5, and D of close rows no
+/// better.
 struct ChunkDecays {
   double sums[kBlockTokens];
   float gamma[kBlockTokens], fade[kBlockTokens];
@@ -126,7 +129,7 @@ void delta_products(Rows q, Rows k, const DeltaGradientChunk& chunk, float* scra
 void delta_forward(const DeltaGradientHead& h, const DeltaGradientChunk& chunk, float* scratch) {
   const int64_t n = h.v.rows, dk = h.key_dim, dv = h.value_dim;
   const int64_t ldk = chunk.key_row, ldv = chunk.value_row, ld = chunk.square_row;
-  float* nkk = scratch;               // [64, 64] -D_ij k_i.k_j
+  float* nkk = scratch;                // [64, 64] -D_ij k_i.k_j
   float* u = nkk + kBlockTokens * ld;  // [64, V]
   float* last = u + kBlockTokens * ldv;
   float* r = chunk.residual;
@@ -150,7 +153,8 @@ void delta_forward(const DeltaGradientHead& h, const DeltaGradientChunk& chunk, 
     // The earlier tiles' rows all at once, then this tile's one after another.
     if (begin > 0) accumulate(r + begin * ldv, ldv, ones, nkk + begin * ld, ld, 1, u, ldv, end - begin, begin, dv);
     for (int64_t i = begin; i < end; ++i) {
-      if (i > begin) accumulate(r + i * ldv, ldv, ones, nkk + i * ld + begin, 0, 1, u + begin * ldv, ldv, 1, i - begin, dv);
+      if (i > begin)
+        accumulate(r + i * ldv, ldv, ones, nkk + i * ld + begin, 0, 1, u + begin * ldv, ldv, 1, i - begin, dv);
       scale_row(r + i * ldv, h.beta.row(i)[0], u + i * ldv, dv);
     }
   });
@@ -163,33 +167,31 @@ void delta_forward(const DeltaGradientHead& h, const DeltaGradientChunk& chunk, 
   accumulate(h.next, ldv, h.has_state ? last : nullptr, chunk.k, 1, ldk, u, ldv, dk, n, dv);
 }
 
-/// docs/model.md, "chunked form", backwards. With N_ij = D_ij k_i.k_j (j < i), P_ij = D_ij q_i.k_j (j <= i), o = gamma Q S + P u,
-/// and dS that of the state after the chunk:
-///   x_i = (Pᵀ dO + fade K dS)_i - sum over j > i of N_ji z_j, z_i = beta_i x_i   (backward substitution: x = du, z = dv)
-///   dbeta_i = x_i.r_i, dP = lower(dO uᵀ), dN = -strict_lower(z uᵀ)
-///   dQ = (gamma dO) Sᵀ + (dP D) K
-///   dK = -(gamma z) Sᵀ + (fade u) dSᵀ + (dP D)ᵀ Q + (dN D) K + (dN D)ᵀ K
-///   dS <- gamma_last dS + Qᵀ (gamma dO) - Kᵀ (gamma z)
-/// The log decay of row t is in exp(G_i) of the rows i >= t, in exp(G_last - G_i) of the rows i < t and in D_ij of the pairs
-/// j < t <= i; their terms are summed as they are, for a running sum of the gradients of G would cancel.
+/// docs/model.md, "chunked form", backwards. With N_ij = D_ij k_i.k_j (j < i), P_ij = D_ij q_i.k_j (j <= i), o =
+/// gamma Q S + P u, and dS that of the state after the chunk:
+///   x_i = (Pᵀ dO + fade K dS)_i - sum over j > i of N_ji z_j, z_i = beta_i x_i   (backward substitution: x = du, z =
+///   dv) dbeta_i = x_i.r_i, dP = lower(dO uᵀ), dN = -strict_lower(z uᵀ) dQ = (gamma dO) Sᵀ + (dP D) K dK = -(gamma z)
+///   Sᵀ + (fade u) dSᵀ + (dP D)ᵀ Q + (dN D) K + (dN D)ᵀ K dS <- gamma_last dS + Qᵀ (gamma dO) - Kᵀ (gamma z)
+/// The log decay of row t is in exp(G_i) of the rows i >= t, in exp(G_last - G_i) of the rows i < t and in D_ij of
+/// the pairs j < t <= i; their terms are summed as they are, for a running sum of the gradients of G would cancel.
 void delta_backward(const DeltaGradientHead& h, const DeltaGradientChunk& chunk, float* scratch) {
   const int64_t n = h.v.rows, dk = h.key_dim, dv = h.value_dim;
   const int64_t ldk = chunk.key_row, ldv = chunk.value_row, ld = chunk.square_row;
-  float* decay = scratch;                        // [64, 64] D
-  float* p = decay + kBlockTokens * ld;          // [64, 64] P
-  float* nkk = p + kBlockTokens * ld;            // [64, 64] -N
-  float* dp = nkk + kBlockTokens * ld;           // [64, 64] dP, then dP D
-  float* dn = dp + kBlockTokens * ld;            // [64, 64] z uᵀ, then dN D
-  float* u = dn + kBlockTokens * ld;             // [64, V]
-  float* x = u + kBlockTokens * ldv;             // [64, V]
-  float* z = x + kBlockTokens * ldv;             // [64, V]
-  float* d_out = z + kBlockTokens * ldv;         // [64, V]
-  float* faded = d_out + kBlockTokens * ldv;     // [64, V] fade u
-  float* reads = faded + kBlockTokens * ldv;     // [2 n, V] gamma dO, then -gamma z: what meets S, for q and for k
-  float* dqk = reads + 2 * kBlockTokens * ldv;   // [2 n, K] dQ, then dK
+  float* decay = scratch;                           // [64, 64] D
+  float* p = decay + kBlockTokens * ld;             // [64, 64] P
+  float* nkk = p + kBlockTokens * ld;               // [64, 64] -N
+  float* dp = nkk + kBlockTokens * ld;              // [64, 64] dP, then dP D
+  float* dn = dp + kBlockTokens * ld;               // [64, 64] z uᵀ, then dN D
+  float* u = dn + kBlockTokens * ld;                // [64, V]
+  float* x = u + kBlockTokens * ldv;                // [64, V]
+  float* z = x + kBlockTokens * ldv;                // [64, V]
+  float* d_out = z + kBlockTokens * ldv;            // [64, V]
+  float* faded = d_out + kBlockTokens * ldv;        // [64, V] fade u
+  float* reads = faded + kBlockTokens * ldv;        // [2 n, V] gamma dO, then -gamma z: what meets S, for q and for k
+  float* dqk = reads + 2 * kBlockTokens * ldv;      // [2 n, K] dQ, then dK
   float* u_columns = dqk + 2 * kBlockTokens * ldk;  // [V, 64]
-  float* transposed = u_columns + dv * ld;       // [V, K] Sᵀ, then dSᵀ
-  float* last = transposed + dv * ldk;           // [K]
+  float* transposed = u_columns + dv * ld;          // [V, K] Sᵀ, then dSᵀ
+  float* last = transposed + dv * ldk;              // [K]
   float *dq = dqk, *d_keys = dqk + n * ldk;
   const ChunkDecays decays(h.log_decay);
   const float *gamma = decays.gamma, *fade = decays.fade;
@@ -220,14 +222,16 @@ void delta_backward(const DeltaGradientHead& h, const DeltaGradientChunk& chunk,
   for (int64_t i = 0; i < n; ++i) {
     exponent_down[i] = h.has_d_state ? static_cast<double>(inner_product(faded + i * ldv, x + i * ldv, dv)) : 0.0;
   }
-  for_triangle_tiles(n, [&](int64_t begin, int64_t end, int64_t) {  // Pᵀ: columns [begin, end) of the rows from begin on
-    accumulate(x + begin * ldv, ldv, h.has_d_state ? fade + begin : nullptr, p + begin * ld + begin, 1, ld, d_out + begin * ldv,
-               ldv, end - begin, n - begin, dv);
-  });
+  for_triangle_tiles(
+      n, [&](int64_t begin, int64_t end, int64_t) {  // Pᵀ: columns [begin, end) of the rows from begin on
+        accumulate(x + begin * ldv, ldv, h.has_d_state ? fade + begin : nullptr, p + begin * ld + begin, 1, ld,
+                   d_out + begin * ldv, ldv, end - begin, n - begin, dv);
+      });
   for (int64_t begin = (n - 1) / kQueryTile * kQueryTile; begin >= 0; begin -= kQueryTile) {
     const int64_t end = n - begin < kQueryTile ? n : begin + kQueryTile;
     if (end < n) {
-      accumulate(x + begin * ldv, ldv, ones, nkk + end * ld + begin, 1, ld, z + end * ldv, ldv, end - begin, n - end, dv);
+      accumulate(x + begin * ldv, ldv, ones, nkk + end * ld + begin, 1, ld, z + end * ldv, ldv, end - begin, n - end,
+                 dv);
     }
     for (int64_t i = end - 1; i >= begin; --i) {
       if (i + 1 < end) {
@@ -321,10 +325,11 @@ void delta_backward(const DeltaGradientHead& h, const DeltaGradientChunk& chunk,
   accumulate(h.d_state, ldv, h.has_d_state ? last : nullptr, chunk.q, 1, ldk, reads, ldv, dk, 2 * n, dv);
 }
 
-// ---- norm ----------------------------------------------------------------------------------------------------------------
+// ---- norm
+// ----------------------------------------------------------------------------------------------------------------
 
-void gated_rms_norm_backward(const float* x, const float* z, const float* gain, float eps, const float* d_out, float* d_x,
-                             float* d_z, float* d_gain, float* scratch, int64_t n) {
+void gated_rms_norm_backward(const float* x, const float* z, const float* gain, float eps, const float* d_out,
+                             float* d_x, float* d_z, float* d_gain, float* scratch, int64_t n) {
   Vec squares = Vec::zero(), products = Vec::zero();  // sum of x², of x u where u = d_out gain silu(z)
   const Vec one = Vec::set(1.0f);
   for_lanes(n, [&](int64_t i, int64_t lanes) {
@@ -345,16 +350,95 @@ void gated_rms_norm_backward(const float* x, const float* z, const float* gain, 
   });
 }
 
-// ---- causal convolution --------------------------------------------------------------------------------------------------
+// ---- causal convolution
+// --------------------------------------------------------------------------------------------------
+
+/// p[i] = sum of taps[m] x[i + m], and its sigmoid, for one strip. kKernel: the kernel, or 0 for any.
+template <int kKernel>
+inline void conv_sums(const float* x, const float* taps, int64_t kernel, int64_t rows, int64_t width, float* p, float* gate) {
+  for_lanes(width, [&](int64_t c, int64_t lanes) {
+    constexpr int kSize = kKernel == 0 ? 1 : kKernel;
+    [[maybe_unused]] Vec tap[kSize], window[kSize];
+    if constexpr (kKernel > 0) {
+      QNEXT_UNROLL
+      for (int m = 0; m < kKernel; ++m) tap[m] = load_lanes(taps + m * width + c, lanes);
+      QNEXT_UNROLL
+      for (int m = 0; m + 1 < kKernel; ++m) window[m + 1] = load_lanes(x + m * width + c, lanes);
+    }
+    for (int64_t i = 0; i < rows; ++i) {
+      Vec sum = Vec::zero();
+      if constexpr (kKernel > 0) {
+        QNEXT_UNROLL
+        for (int m = 0; m + 1 < kKernel; ++m) window[m] = window[m + 1];
+        window[kKernel - 1] = load_lanes(x + (i + kKernel - 1) * width + c, lanes);
+        QNEXT_UNROLL
+        for (int m = 0; m < kKernel; ++m) sum = Vec::fma(tap[m], window[m], sum);
+      } else {
+        for (int64_t m = 0; m < kernel; ++m) {
+          sum = Vec::fma(load_lanes(taps + m * width + c, lanes), load_lanes(x + (i + m) * width + c, lanes), sum);
+        }
+      }
+      store_lanes(sum, p + i * width + c, lanes);
+      store_lanes(sigmoid(sum), gate + i * width + c, lanes);
+    }
+  });
+}
+
+/// d_x[i] = sum of taps[m] d[i + kernel - 1 - m], d_taps[m] += sum of d[i] x[i + m], for one strip.
+template <int kKernel>
+inline void conv_gradients(const float* x, const float* d, const float* taps, int64_t kernel, Rows d_x, float* d_taps) {
+  const int64_t width = d_x.cols;
+  for_lanes(width, [&](int64_t c, int64_t lanes) {
+    const auto tap_at = [&](int64_t m) { return load_lanes(taps + m * width + c, lanes); };
+    const auto x_at = [&](int64_t i) { return load_lanes(x + i * width + c, lanes); };
+    const auto d_at = [&](int64_t i) { return load_lanes(d + i * width + c, lanes); };
+    const auto give = [&](int64_t m, Vec sum) {
+      float* to = d_taps + m * width + c;
+      store_lanes(load_lanes(to, lanes) + sum, to, lanes);
+    };
+    if constexpr (kKernel > 0) {
+      Vec tap[kKernel], sums[kKernel], window[kKernel];
+      QNEXT_UNROLL
+      for (int m = 0; m < kKernel; ++m) tap[m] = tap_at(m), sums[m] = Vec::zero();
+      QNEXT_UNROLL
+      for (int m = 0; m + 1 < kKernel; ++m) window[m + 1] = d_at(m);
+      for (int64_t i = 0; i < d_x.rows; ++i) {
+        QNEXT_UNROLL
+        for (int m = 0; m + 1 < kKernel; ++m) window[m] = window[m + 1];
+        window[kKernel - 1] = d_at(i + kKernel - 1);
+        Vec sum = Vec::zero();
+        QNEXT_UNROLL
+        for (int m = 0; m < kKernel; ++m) {
+          sum = Vec::fma(tap[m], window[kKernel - 1 - m], sum);
+          sums[m] = Vec::fma(window[0], x_at(i + m), sums[m]);
+        }
+        store_lanes(sum, d_x.row(i) + c, lanes);
+      }
+      QNEXT_UNROLL
+      for (int m = 0; m < kKernel; ++m) give(m, sums[m]);
+    } else {
+      for (int64_t i = 0; i < d_x.rows; ++i) {
+        Vec sum = Vec::zero();
+        for (int64_t m = 0; m < kernel; ++m) sum = Vec::fma(tap_at(m), d_at(i + kernel - 1 - m), sum);
+        store_lanes(sum, d_x.row(i) + c, lanes);
+      }
+      for (int64_t m = 0; m < kernel; ++m) {
+        Vec sum = Vec::zero();
+        for (int64_t i = 0; i < d_x.rows; ++i) sum = Vec::fma(d_at(i), x_at(i + m), sum);
+        give(m, sum);
+      }
+    }
+  });
+}
 
 void conv_backward(const ConvGradient& conv, float* scratch) {
   const int64_t width = conv.end - conv.begin, kernel = conv.kernel, past = kernel - 1, channels = conv.x.cols;
-  float* x = scratch;                                   // [kernel - 1 + strip, width] inputs
-  float* p = x + (past + kConvStrip) * width;           // [strip, width] sums of the convolution
-  float* gate = p + kConvStrip * width;                 // [strip, width] their sigmoids
-  float* dp = gate + kConvStrip * width;                // [strip + kernel - 1, width]
-  float* taps = dp + (kConvStrip + past) * width;       // [kernel, width]
-  float* d_taps = taps + kernel * width;                // [kernel, width] of a segment
+  float* x = scratch;                              // [kernel - 1 + strip, width] inputs
+  float* p = x + (past + kConvStrip) * width;      // [strip, width] sums of the convolution
+  float* gate = p + kConvStrip * width;            // [strip, width] their sigmoids
+  float* dp = gate + kConvStrip * width;           // [strip + kernel - 1, width]
+  float* taps = dp + (kConvStrip + past) * width;  // [kernel, width]
+  float* d_taps = taps + kernel * width;           // [kernel, width] of a segment
   float* d_taps_all = d_taps + kernel * width;
   for (int64_t m = 0; m < kernel; ++m) {
     for (int64_t c = 0; c < width; ++c) {
@@ -385,15 +469,12 @@ void conv_backward(const ConvGradient& conv, float* scratch) {
           for (int64_t c = 0; c < width; ++c) to[c] = 0.0f;
         }
       }
+      if (kernel == 4) {
+        conv_sums<4>(x, taps, 4, rows, width, p, gate);
+      } else {
+        conv_sums<0>(x, taps, kernel, rows, width, p, gate);
+      }
       for (int64_t i = 0; i < rows; ++i) {
-        for_lanes(width, [&](int64_t c, int64_t lanes) {
-          Vec sum = Vec::zero();
-          for (int64_t m = 0; m < kernel; ++m) {
-            sum = Vec::fma(load_lanes(taps + m * width + c, lanes), load_lanes(x + (i + m) * width + c, lanes), sum);
-          }
-          store_lanes(sum, p + i * width + c, lanes);
-          store_lanes(sigmoid(sum), gate + i * width + c, lanes);
-        });
         const float* d_out = conv.d_out.row(segment.row + first + i) + conv.begin;
         const float *sums = p + i * width, *gates = gate + i * width;
         int64_t plain = 0;  // channels up to here are done
@@ -431,26 +512,11 @@ void conv_backward(const ConvGradient& conv, float* scratch) {
         }
         plain_until(width);
       }
-      for (int64_t i = 0; i < rows; ++i) {
-        float* d_x = conv.d_x.row(segment.row + first + i) + conv.begin;
-        for_lanes(width, [&](int64_t c, int64_t lanes) {
-          Vec sum = Vec::zero();
-          for (int64_t m = 0; m < kernel; ++m) {
-            sum = Vec::fma(load_lanes(taps + m * width + c, lanes), load_lanes(d + (i + past - m) * width + c, lanes), sum);
-          }
-          store_lanes(sum, d_x + c, lanes);
-        });
-      }
-      if (conv.d_taps != nullptr) {
-        for (int64_t m = 0; m < kernel; ++m) {
-          for_lanes(width, [&](int64_t c, int64_t lanes) {
-            Vec sum = Vec::zero();
-            for (int64_t i = 0; i < rows; ++i) {
-              sum = Vec::fma(load_lanes(d + i * width + c, lanes), load_lanes(x + (i + m) * width + c, lanes), sum);
-            }
-            store_lanes(load_lanes(d_taps + m * width + c, lanes) + sum, d_taps + m * width + c, lanes);
-          });
-        }
+      const Rows d_x{conv.d_x.row(segment.row + first) + conv.begin, rows, width, conv.d_x.stride};
+      if (kernel == 4) {
+        conv_gradients<4>(x, d, taps, 4, d_x, d_taps);
+      } else {
+        conv_gradients<0>(x, d, taps, kernel, d_x, d_taps);
       }
       for (int64_t i = past - 1; i >= 0; --i) copy_row(d + i * width, dp + (kConvStrip + i) * width, width);
     }
@@ -464,8 +530,9 @@ void conv_backward(const ConvGradient& conv, float* scratch) {
 
 }  // namespace delta_gradient
 
-inline constexpr DeltaGradientKernels kDeltaGradient{.conv_backward = delta_gradient::conv_backward,
-                                                     .delta_products = delta_gradient::delta_products,
-                                                     .delta_forward = delta_gradient::delta_forward,
-                                                     .delta_backward = delta_gradient::delta_backward,
-                                                     .gated_rms_norm_backward = delta_gradient::gated_rms_norm_backward};
+inline constexpr DeltaGradientKernels kDeltaGradient{
+    .conv_backward = delta_gradient::conv_backward,
+    .delta_products = delta_gradient::delta_products,
+    .delta_forward = delta_gradient::delta_forward,
+    .delta_backward = delta_gradient::delta_backward,
+    .gated_rms_norm_backward = delta_gradient::gated_rms_norm_backward};

@@ -1,8 +1,9 @@
-// Part of training_kernels.inl: products of matrices, in register tiles over packed panels (gemm_kernels.h says what).
+// Part of training_kernels.inl: products of matrices, in register tiles over packed panels (gemm_kernels.h says
+// what).
 //
-// A panel of b is [inner][kCols]: one row of vectors per inner index, whatever the layout of b was. a is read element by
-// element, with two strides; a panel of a, [inner][kRows], is one such layout. kInner is chosen so that a panel of b stays in
-// the first-level cache while it meets kBlockRows rows of a, which stay in the second.
+// A panel of b is [inner][kCols]: one row of vectors per inner index, whatever the layout of b was. a is read element
+// by element, with two strides; a panel of a, [inner][kRows], is one such layout. kInner is chosen so that a panel of
+// b stays in the first-level cache while it meets kBlockRows rows of a, which stay in the second.
 
 #include "backend/cpu/gemm_pack.inl"
 
@@ -10,8 +11,8 @@ namespace gemm {
 
 /// One register tile: c = (zero ? 0 : c) + a b. kPacked: a is a panel. cols <= kVecs * kLanes are stored.
 template <int kTile, int kVecs, bool kPacked>
-__attribute__((noinline)) void tile(const float* a, int64_t a_row, int64_t a_inner, const float* b, int64_t inner, float* c,
-                                    int64_t ldc, const int32_t* c_index, int64_t cols, bool zero) {
+__attribute__((noinline)) void tile(const float* a, int64_t a_row, int64_t a_inner, const float* b, int64_t inner,
+                                    float* c, int64_t ldc, const int32_t* c_index, int64_t cols, bool zero) {
   constexpr int64_t kL = Vec::kLanes;
   const int64_t rest = cols - (kVecs - 1) * kL;  // lanes of the last vector
   const auto row = [&](int i) { return c + (c_index == nullptr ? i : c_index[i]) * ldc; };
@@ -52,7 +53,8 @@ __attribute__((noinline)) void tile(const float* a, int64_t a_row, int64_t a_inn
   }
 }
 
-using Tile = void (*)(const float*, int64_t, int64_t, const float*, int64_t, float*, int64_t, const int32_t*, int64_t, bool);
+using Tile = void (*)(const float*, int64_t, int64_t, const float*, int64_t, float*, int64_t, const int32_t*, int64_t,
+                      bool);
 template <bool kPacked, int kVecs, int kTile = kRows>
 inline Tile tile_of(int64_t rows) {
   if constexpr (kTile > 1) {
@@ -84,15 +86,43 @@ struct Out {
   const int32_t* index;
 };
 
+/// Asks for rows [from, to) of a that lie far apart: lines too short for the machine to foresee.
+inline void fetch_rows(const Left& a, int64_t from, int64_t to, int64_t inner) {
+  for (int64_t r = from; r < to; ++r) {
+    for (int64_t l = 0; l < inner; l += 16) __builtin_prefetch(a.data + r * a.row + l);
+  }
+}
+
 /// c = (zero ? 0 : c) + a b for m rows and n columns; panels of b b_panel floats apart.
-inline void block(const Left& a, const float* b, int64_t b_panel, int64_t m, int64_t n, int64_t inner, const Out& c, bool zero) {
+inline void block(const Left& a, const float* b, int64_t b_panel, int64_t m, int64_t n, int64_t inner, const Out& c,
+                  bool zero) {
+  const bool fetch = !a.packed && a.inner == 1;
   for (int64_t j = 0; j < n; j += kCols) {
     const int64_t cols = n - j < kCols ? n - j : kCols, p = j / kCols;
+    if constexpr (kColVecs == 2) {
+      if (!a.packed && cols <= Vec::kLanes) {  // a lone vector: twice the rows, to have as many chains
+        for (int64_t i = 0; i < m; i += 2 * kRows) {
+          const int64_t rows = m - i < 2 * kRows ? m - i : 2 * kRows;
+          const Tile body = tile_of<false, 1, 2 * kRows>(rows);
+          if (fetch && j == 0) fetch_rows(a, i + rows, i + rows + 2 * kRows < m ? i + rows + 2 * kRows : m, inner);
+          body(a.data + i * a.row, a.row, a.inner, b + p * b_panel, inner,
+               c.data + p * c.panel + (c.index == nullptr ? i * c.ld : 0), c.ld,
+               c.index == nullptr ? nullptr : c.index + i, cols, zero);
+        }
+        continue;
+      }
+    }
     const Tile full = a.packed ? tile_of<true>(kRows, cols) : tile_of<false>(kRows, cols);
     for (int64_t i = 0; i < m; i += kRows) {
       const int64_t rows = m - i < kRows ? m - i : kRows;
       const Tile body = rows == kRows ? full : a.packed ? tile_of<true>(rows, cols) : tile_of<false>(rows, cols);
       float* to = c.data + p * c.panel + (c.index == nullptr ? i * c.ld : 0);
+      if (fetch && j == 0) fetch_rows(a, i + rows, i + rows + kRows < m ? i + rows + kRows : m, inner);
+      // The next tile's chains wait for what they continue from.
+      for (int64_t r = i + kRows; !zero && r < (i + 2 * kRows < m ? i + 2 * kRows : m); ++r) {
+        __builtin_prefetch(c.data + p * c.panel + (c.index == nullptr ? r : c.index[r]) * c.ld, 1);
+        __builtin_prefetch(c.data + p * c.panel + (c.index == nullptr ? r : c.index[r]) * c.ld + cols - 1, 1);
+      }
       body(a.data + i / kRows * a.tile, a.row, a.inner, b + p * b_panel, inner, to, c.ld,
            c.index == nullptr ? nullptr : c.index + i, cols, zero);
     }
@@ -100,8 +130,8 @@ inline void block(const Left& a, const float* b, int64_t b_panel, int64_t m, int
 }
 
 /// The same in steps of kInner, for panels of b of any length.
-inline void long_block(const Left& a, const float* b, int64_t b_panel, int64_t m, int64_t n, int64_t inner, const Out& c,
-                       bool zero) {
+inline void long_block(const Left& a, const float* b, int64_t b_panel, int64_t m, int64_t n, int64_t inner,
+                       const Out& c, bool zero) {
   if (inner == 0 && zero) return block(a, b, b_panel, m, n, 0, c, true);
   for (int64_t l = 0; l < inner; l += kInner) {
     Left part = a;
@@ -110,11 +140,12 @@ inline void long_block(const Left& a, const float* b, int64_t b_panel, int64_t m
   }
 }
 
-inline constexpr int64_t kBlockRows = 252;   // of a, in the second-level cache; a multiple of every kRows
-inline constexpr int64_t kBlockCols = 512;   // of b
+inline constexpr int64_t kBlockRows = 168;  // of a, in the second-level cache; a multiple of every kRows
+inline constexpr int64_t kBlockCols = 512;  // of b
 inline constexpr int64_t kScratch = kBlockRows * kInner + kSlack + kBlockCols * kInner + kSlack + kTempFloats;
 
-void multiply(const GemmJob& job, int64_t row_begin, int64_t row_end, int64_t col_begin, int64_t col_end, float* scratch) {
+void multiply(const GemmJob& job, int64_t row_begin, int64_t row_end, int64_t col_begin, int64_t col_end,
+              float* scratch) {
   float* const a = scratch;
   float* const b = a + kBlockRows * kInner + kSlack;
   float* const temp = b + kBlockCols * kInner + kSlack;

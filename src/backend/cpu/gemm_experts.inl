@@ -1,8 +1,8 @@
 // Part of gemm.inl: an expert's SwiGLU for some of its entries.
 //
-// An expert has few rows, so that packing its weights would cost as much as the products. Here vectors run over entries:
-// activations are turned once into panels [features][kCols entries], weights are read element by element where they are, and
-// the result of one product is the panel that the next one needs.
+// An expert has few rows, so that packing its weights would cost as much as the products. Here vectors run over
+// entries: activations are turned once into panels [features][kCols entries], weights are read element by element
+// where they are, and the result of one product is the panel that the next one needs.
 
 namespace gemm {
 
@@ -16,7 +16,8 @@ struct SiluGradient {
   }
 };
 
-/// Whole vectors of entries: packing repeats an entry in the lanes that are left over, so that they hold ordinary numbers.
+/// Whole vectors of entries: packing repeats an entry in the lanes that are left over, so that they hold ordinary
+/// numbers.
 inline int64_t whole_lanes(int64_t entries) { return (entries + Vec::kLanes - 1) / Vec::kLanes * Vec::kLanes; }
 
 /// rows[entry i] [f] = panel p [f][i]: back from panels to rows, `to(i)` being the row of entry i.
@@ -47,9 +48,9 @@ inline int64_t packed_floats(int64_t lines, int64_t tile, int64_t inner) {
 
 /// The scratch of an expert, cut up.
 struct ExpertScratch {
-  float *x, *y, *g, *u, *h;                    // panels of entries
-  float *x_rows, *d_y_rows, *h_rows;           // panels of features
-  float *d_g_rows, *d_u_rows;                  // [entries][F]
+  float *x, *y, *g, *u, *h;           // panels of entries
+  float *x_rows, *d_y_rows, *h_rows;  // panels of features
+  float *d_g_rows, *d_u_rows;         // [entries][F]
   float* temp;
   int64_t floats;
   ExpertScratch(float* memory, int64_t inner, int64_t width) {
@@ -135,20 +136,21 @@ void expert_backward(const ExpertWeights& w, const ExpertEntries& e, Rows x, con
   const auto rows_at = [&](float* to) { return [to, &w](int64_t i) { return to + i * w.inner; }; };
   if (d_expert.down != nullptr) {  // += (d_y)ᵀ h, inner index the entry
     rows_of_panels(s.h, w.inner, e.count, rows_at(s.d_g_rows));
-    pack<kCols>({.data = s.d_g_rows, .stride = w.inner, .inner_lines = true}, 0, w.inner, 0, e.count, s.h_rows, s.temp);
+    pack<kCols>({.data = s.d_g_rows, .stride = w.inner, .inner_lines = true}, 0, w.inner, 0, e.count, s.h_rows,
+                s.temp);
     pack<kRows>({.data = d_y.data, .stride = d_y.stride, .index = e.row, .inner_lines = true}, 0, w.width, 0, e.count,
                 s.d_y_rows, s.temp);
     block(panels(s.d_y_rows, e.count), s.h_rows, kCols * e.count, w.width, w.inner, e.count,
           {d_expert.down, w.inner, kCols, nullptr}, false);
   }
   if (d_expert.gate != nullptr || d_expert.up != nullptr) {
-    pack<kCols>({.data = x.data, .stride = x.stride, .index = e.row, .inner_lines = true}, 0, w.width, 0, e.count, s.x_rows,
-                s.temp);
+    pack<kCols>({.data = x.data, .stride = x.stride, .index = e.row, .inner_lines = true}, 0, w.width, 0, e.count,
+                s.x_rows, s.temp);
     const auto gradient = [&](const float* d_panels, float* rows, float* to) {
       if (to == nullptr) return;
       rows_of_panels(d_panels, w.inner, e.count, rows_at(rows));
-      block(strided(rows, 1, w.inner), s.x_rows, kCols * e.count, w.inner, w.width, e.count, {to, w.width, kCols, nullptr},
-            false);
+      block(strided(rows, 1, w.inner), s.x_rows, kCols * e.count, w.inner, w.width, e.count,
+            {to, w.width, kCols, nullptr}, false);
     };
     gradient(s.g, s.d_g_rows, d_expert.gate);
     gradient(s.u, s.d_u_rows, d_expert.up);

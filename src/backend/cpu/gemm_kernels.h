@@ -6,8 +6,8 @@
 
 namespace qnext {
 
-/// One side of a product over an inner dimension, as lines of floats that lie anywhere: row index[j] (null: j) of `data`, or
-/// row j of a matrix of any type.
+/// One side of a product over an inner dimension, as lines of floats that lie anywhere: row index[j] (null: j) of
+/// `data`, or row j of a matrix of any type.
 struct GemmOperand {
   const float* data = nullptr;
   int64_t stride = 0;
@@ -23,8 +23,8 @@ struct GemmTerm {
   int64_t inner = 0;
 };
 
-/// c [m, n] = (or +=) the sum of the terms. Every element is one chain of multiply-adds, in the order of the terms and ascending
-/// inner index, that starts from 0 or from c: its bits do not depend on how the work is cut.
+/// c [m, n] = (or +=) the sum of the terms. Every element is one chain of multiply-adds, in the order of the terms
+/// and ascending inner index, that starts from 0 or from c: its bits do not depend on how the work is cut.
 struct GemmJob {
   std::span<const GemmTerm> terms;
   float* c = nullptr;
@@ -53,20 +53,23 @@ struct GemmKernels {
   int64_t tile_rows, tile_cols;  ///< of a register tile; tasks had better be multiples
   int64_t scratch_floats;        ///< of multiply
   /// Rows [row_begin, row_end), columns [col_begin, col_end) of a job.
-  void (*multiply)(const GemmJob& job, int64_t row_begin, int64_t row_end, int64_t col_begin, int64_t col_end, float* scratch);
+  void (*multiply)(const GemmJob& job, int64_t row_begin, int64_t row_end, int64_t col_begin, int64_t col_end,
+                   float* scratch);
 
   int64_t (*expert_scratch)(int64_t inner, int64_t width);  ///< floats of scratch for the two below
   /// out[entry] = expert(x[row]).
   void (*expert)(const ExpertWeights& weights, const ExpertEntries& entries, Rows x, Rows out, float* scratch);
-  /// weights[entry] scales the expert's output. d_weights[entry] and d_x[entry] (unless empty) are overwritten, d_expert += .
-  void (*expert_backward)(const ExpertWeights& weights, const ExpertEntries& entries, Rows x, const float* factors, Rows d_y,
-                          Rows d_x, float* d_factors, const TrainingBackend::MlpGradient& d_expert, float* scratch);
+  /// weights[entry] scales the expert's output. d_weights[entry] and d_x[entry] (unless empty) are overwritten,
+  /// d_expert += .
+  void (*expert_backward)(const ExpertWeights& weights, const ExpertEntries& entries, Rows x, const float* factors,
+                          Rows d_y, Rows d_x, float* d_factors, const TrainingBackend::MlpGradient& d_expert,
+                          float* scratch);
 
   void (*expand_row)(const Matrix& w, int64_t row, float* out);
-  void (*add)(float* x, const float* y, int64_t n);                       ///< x += y
-  void (*scale_add)(float* y, const float* x, float scale, int64_t n);    ///< y += scale * x
-  void (*scale)(float* x, float scale, int64_t n);                        ///< x *= scale
-  void (*silu_multiply)(float* gate, const float* up, int64_t n);         ///< gate = silu(gate) * up
+  void (*add)(float* x, const float* y, int64_t n);                     ///< x += y
+  void (*scale_add)(float* y, const float* x, float scale, int64_t n);  ///< y += scale * x
+  void (*scale)(float* x, float scale, int64_t n);                      ///< x *= scale
+  void (*silu_multiply)(float* gate, const float* up, int64_t n);       ///< gate = silu(gate) * up
   /// With h = silu(gate) * up: gate becomes its gradient, up its gradient, d_h becomes h.
   void (*silu_multiply_backward)(float* gate, float* up, float* d_h, int64_t n);
   float (*maximum)(const float* x, int64_t n);

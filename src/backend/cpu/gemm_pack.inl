@@ -36,7 +36,8 @@ inline const float* expand(const Matrix& w, int64_t r, int64_t begin, int64_t co
 }
 
 void expand_row(const Matrix& w, int64_t r, float* out) {
-  const float* from = w.dtype == DType::kF32 ? reinterpret_cast<const float*>(w.row(r)) : expand(w, r, 0, w.cols, out);
+  const float* from =
+      w.dtype == DType::kF32 ? reinterpret_cast<const float*>(w.row(r)) : expand(w, r, 0, w.cols, out);
   if (from == out) return;
   for (int64_t c = 0; c < w.cols; ++c) out[c] = from[c];
 }
@@ -49,11 +50,14 @@ inline const float* line(const GemmOperand& o, int64_t j, int64_t begin, int64_t
 
 #if QNEXT_ISA_WIDTH == 1
 inline constexpr int kSquare = 1;
-inline void transpose_square(const float* const* in, int64_t at, float* const* out, int64_t to) { out[0][to] = in[0][at]; }
+inline void transpose_square(const float* const* in, int64_t at, float* const* out, int64_t to) {
+  out[0][to] = in[0][at];
+}
 #else
 inline constexpr int kSquare = 8;
 /// out[r][to + i] = in[i][at + r] for i, r < 8. Stores in the order of r.
-inline void transpose_square(const float* const* in, int64_t at, float* const* out, int64_t to) {
+__attribute__((always_inline)) inline void transpose_square(const float* const* in, int64_t at, float* const* out,
+                                                            int64_t to) {
   __m256 a[8], b[8];
   QNEXT_UNROLL
   for (int i = 0; i < 8; i += 2) {
@@ -85,7 +89,8 @@ inline void transpose_lines(const float* const* lines, int64_t inner, float* out
     for (int r = 0; r < kSquare; ++r) to[r] = out + (l + r) * kTile;
     QNEXT_UNROLL
     for (int i = 0; i < kTile; i += kSquare) {
-      // The last square overlaps the one before it; a panel narrower than a square runs into its next row, which follows.
+      // The last square overlaps the one before it; a panel narrower than a square runs into its next row, which
+      // follows.
       const int first = i + kSquare <= kTile ? i : kTile > kSquare ? kTile - kSquare : 0;
       transpose_square(lines + first, l, to, first);
     }
@@ -95,17 +100,19 @@ inline void transpose_lines(const float* const* lines, int64_t inner, float* out
   }
 }
 
-/// Rows (or columns) [first, first + count), inner indices [begin, begin + inner), as panels of kTile. What is past `count` in
-/// the last panel are finite numbers where those of the operand are.
+/// Rows (or columns) [first, first + count), inner indices [begin, begin + inner), as panels of kTile. What is past
+/// `count` in the last panel are finite numbers where those of the operand are.
 template <int kTile>
-inline void pack(const GemmOperand& o, int64_t first, int64_t count, int64_t begin, int64_t inner, float* out, float* temp) {
+inline void pack(const GemmOperand& o, int64_t first, int64_t count, int64_t begin, int64_t inner, float* out,
+                 float* temp) {
   if (!o.inner_lines) {
     for (int64_t i = 0; i < count; i += kTile) {
       const float* lines[kTile < kSquare ? kSquare : kTile];
       constexpr int kLines = static_cast<int>(sizeof lines / sizeof lines[0]);
       const int64_t have = count - i < kTile ? count - i : kTile;
       for (int n = 0; n < kLines; ++n) {
-        lines[n] = n < have ? line(o, first + i + n, begin, inner, temp + n * (kInner + 2 * kLongestBlock)) : lines[0];
+        lines[n] =
+            n < have ? line(o, first + i + n, begin, inner, temp + n * (kInner + 2 * kLongestBlock)) : lines[0];
       }
       transpose_lines<kTile>(lines, inner, out + i * inner);
     }

@@ -25,7 +25,8 @@ void scale_add(float* y, const float* x, float factor, int64_t n) {
 }
 
 void scale(float* x, float factor, int64_t n) {
-  for_lanes(n, [&](int64_t i, int64_t lanes) { store_lanes(load_lanes(x + i, lanes) * Vec::set(factor), x + i, lanes); });
+  for_lanes(
+      n, [&](int64_t i, int64_t lanes) { store_lanes(load_lanes(x + i, lanes) * Vec::set(factor), x + i, lanes); });
 }
 
 void silu_multiply(float* gate, const float* up, int64_t n) {

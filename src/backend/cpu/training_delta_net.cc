@@ -17,8 +17,9 @@ Rows rows_of(Rows x, int64_t row, int64_t rows) { return {x.row(row), rows, x.co
 
 }  // namespace
 
-void CpuTrainingBackend::causal_conv1d_silu_backward(std::span<const ConvSegment> segments, Rows x, Vector taps, int64_t kernel,
-                                                     std::span<const UnitNorm> norms, Rows d_out, Rows d_x, float* d_taps) {
+void CpuTrainingBackend::causal_conv1d_silu_backward(std::span<const ConvSegment> segments, Rows x, Vector taps,
+                                                     int64_t kernel, std::span<const UnitNorm> norms, Rows d_out,
+                                                     Rows d_x, float* d_taps) {
   QNEXT_CHECK(kernel >= 2 && kernel <= kMaxConvKernel && taps.size == kernel * x.cols, "kernel {}", kernel);
   QNEXT_CHECK(d_x.data != d_out.data || d_x.rows == 0, "d_x is d_out");
   int64_t width = 128;  // channels of a task, which takes all rows
@@ -27,8 +28,9 @@ void CpuTrainingBackend::causal_conv1d_silu_backward(std::span<const ConvSegment
   std::sort(ordered.begin(), ordered.end(), [](const UnitNorm& a, const UnitNorm& b) { return a.begin < b.begin; });
   for (size_t i = 0; i < ordered.size(); ++i) {
     const UnitNorm& norm = ordered[i];
-    QNEXT_CHECK(norm.head_dim == norms[0].head_dim && norm.begin % norm.head_dim == 0 && norm.end % norm.head_dim == 0 &&
-                norm.begin >= (i == 0 ? 0 : ordered[i - 1].end) && norm.end <= x.cols);
+    QNEXT_CHECK(norm.head_dim == norms[0].head_dim && norm.begin % norm.head_dim == 0 &&
+                norm.end % norm.head_dim == 0 && norm.begin >= (i == 0 ? 0 : ordered[i - 1].end) &&
+                norm.end <= x.cols);
   }
   pool_.parallel_for((x.cols + width - 1) / width, [&](int64_t task, int thread) {
     const int64_t begin = task * width, end = std::min(begin + width, x.cols);
@@ -46,16 +48,19 @@ void CpuTrainingBackend::causal_conv1d_silu_backward(std::span<const ConvSegment
   });
 }
 
-void CpuTrainingBackend::delta_gates_backward(Rows b, Rows a, Vector a_log, Vector dt_bias, Rows d_beta, Rows d_log_decay,
-                                              Rows d_b, Rows d_a, float* d_a_log, float* d_dt_bias) {
+void CpuTrainingBackend::delta_gates_backward(Rows b, Rows a, Vector a_log, Vector dt_bias, Rows d_beta,
+                                              Rows d_log_decay, Rows d_b, Rows d_a, float* d_a_log,
+                                              float* d_dt_bias) {
   const int64_t heads = b.cols, blocks = (b.rows + kRowBlock - 1) / kRowBlock;
-  auto* sums = reinterpret_cast<double*>(shared_scratch_.bytes(2 * blocks * heads * static_cast<int64_t>(sizeof(double))));
+  auto* sums =
+      reinterpret_cast<double*>(shared_scratch_.bytes(2 * blocks * heads * static_cast<int64_t>(sizeof(double))));
   pool_.parallel_for(blocks, [&](int64_t block, int) {
     double *of_a_log = sums + 2 * block * heads, *of_dt_bias = of_a_log + heads;
     std::fill_n(of_a_log, 2 * heads, 0.0);
     for (int64_t t = block * kRowBlock; t < std::min(b.rows, (block + 1) * kRowBlock); ++t) {
       for (int64_t h = 0; h < heads; ++h) {
-        const double x = static_cast<double>(a.row(t)[h]) + static_cast<double>(dt_bias[h]), d_decay = static_cast<double>(d_log_decay.row(t)[h]);
+        const double x = static_cast<double>(a.row(t)[h]) + static_cast<double>(dt_bias[h]),
+                     d_decay = static_cast<double>(d_log_decay.row(t)[h]);
         const double beta = 1.0 / (1.0 + std::exp(-static_cast<double>(b.row(t)[h])));
         // As in the forward pass: softplus(x) is x above 20.
         const double power = std::exp(x), slope = x > 20.0 ? 1.0 : 1.0 / (1.0 + std::exp(-x));
@@ -78,13 +83,15 @@ void CpuTrainingBackend::delta_gates_backward(Rows b, Rows a, Vector a_log, Vect
   }
 }
 
-void CpuTrainingBackend::gated_delta_rule_backward(std::span<const DeltaSegment> segments, const DeltaShape& shape, Rows q, Rows k,
-                                                   Rows v, Rows beta, Rows log_decay, Rows d_out, Rows d_q, Rows d_k, Rows d_v,
-                                                   Rows d_beta, Rows d_log_decay) {
-  const int64_t dk = shape.key_dim, dv = shape.value_dim, ldv = delta_row(dv), group = shape.value_heads / shape.key_heads;
-  QNEXT_CHECK(shape.value_heads % shape.key_heads == 0 && q.cols == shape.key_heads * dk && v.cols == shape.value_heads * dv);
-  // The value heads of a key head share its products and its gradients; one task takes them all when that leaves enough tasks.
-  // Otherwise the gradients of the later heads are kept apart and added at the end, in the same order.
+void CpuTrainingBackend::gated_delta_rule_backward(std::span<const DeltaSegment> segments, const DeltaShape& shape,
+                                                   Rows q, Rows k, Rows v, Rows beta, Rows log_decay, Rows d_out,
+                                                   Rows d_q, Rows d_k, Rows d_v, Rows d_beta, Rows d_log_decay) {
+  const int64_t dk = shape.key_dim, dv = shape.value_dim, ldv = delta_row(dv),
+                group = shape.value_heads / shape.key_heads;
+  QNEXT_CHECK(shape.value_heads % shape.key_heads == 0 && q.cols == shape.key_heads * dk &&
+              v.cols == shape.value_heads * dv);
+  // The value heads of a key head share its products and its gradients; one task takes them all when that leaves
+  // enough tasks. Otherwise the gradients of the later heads are kept apart and added at the end, in the same order.
   const bool together = group == 1 || static_cast<int64_t>(segments.size()) * shape.key_heads >= pool_.size();
   const int64_t heads = together ? group : 1, tasks_per_segment = shape.value_heads / heads;
   const int64_t apart = together ? 0 : q.rows * q.cols;  // floats of one head of each group
@@ -100,11 +107,14 @@ void CpuTrainingBackend::gated_delta_rule_backward(std::span<const DeltaSegment>
     if (segment.rows == 0) return;
     const int64_t first_head = task % tasks_per_segment * heads, key_head = first_head / group;
     // Chunks end at multiples of 64 of the absolute position, as in the forward pass.
-    const int64_t lead = segment.position % kBlockTokens, chunks = (lead + segment.rows + kBlockTokens - 1) / kBlockTokens;
+    const int64_t lead = segment.position % kBlockTokens,
+                  chunks = (lead + segment.rows + kBlockTokens - 1) / kBlockTokens;
     float* memory = scratch(thread, working_floats + state_floats + chunks * chunk_floats);
     float* d_state = memory + working_floats;
     const auto begin_of = [&](int64_t c) { return std::max<int64_t>(0, c * kBlockTokens - lead); };
-    const auto rows_in = [&](int64_t c) { return std::min(segment.rows, (c + 1) * kBlockTokens - lead) - begin_of(c); };
+    const auto rows_in = [&](int64_t c) {
+      return std::min(segment.rows, (c + 1) * kBlockTokens - lead) - begin_of(c);
+    };
     const auto chunk_of = [&](int64_t c) {
       return DeltaGradientChunk(d_state + state_floats + c * chunk_floats, rows_in(c), dk, dv);
     };
@@ -160,8 +170,8 @@ void CpuTrainingBackend::gated_delta_rule_backward(std::span<const DeltaSegment>
   }
 }
 
-void CpuTrainingBackend::gated_rms_norm_backward(Rows x, Rows z, Vector gain, double eps, Rows d_out, Rows d_x, Rows d_z,
-                                                 float* d_gain) {
+void CpuTrainingBackend::gated_rms_norm_backward(Rows x, Rows z, Vector gain, double eps, Rows d_out, Rows d_x,
+                                                 Rows d_z, float* d_gain) {
   const int64_t n = gain.size, blocks = (x.rows + kRowBlock - 1) / kRowBlock;
   QNEXT_CHECK(n > 0 && x.cols % n == 0, "heads of {} in {}", n, x.cols);
   float* sums = d_gain == nullptr ? nullptr : shared_scratch_.floats(blocks * n);
@@ -172,8 +182,9 @@ void CpuTrainingBackend::gated_rms_norm_backward(Rows x, Rows z, Vector gain, do
     for (int64_t t = block * kRowBlock; t < std::min(x.rows, (block + 1) * kRowBlock); ++t) {
       std::fill_n(row_sum, n, 0.0f);
       for (int64_t c = 0; c < x.cols; c += n) {
-        k_.delta.gated_rms_norm_backward(x.row(t) + c, z.row(t) + c, gain.data, static_cast<float>(eps), d_out.row(t) + c,
-                                         d_x.row(t) + c, d_z.row(t) + c, sums == nullptr ? nullptr : row_sum, memory, n);
+        k_.delta.gated_rms_norm_backward(x.row(t) + c, z.row(t) + c, gain.data, static_cast<float>(eps),
+                                         d_out.row(t) + c, d_x.row(t) + c, d_z.row(t) + c,
+                                         sums == nullptr ? nullptr : row_sum, memory, n);
       }
       if (sums == nullptr) continue;
       for (int64_t i = 0; i < n; ++i) sums[block * n + i] += row_sum[i];

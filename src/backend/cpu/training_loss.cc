@@ -20,16 +20,17 @@ void CpuTrainingBackend::embed_backward(std::span<const int32_t> tokens, Rows d_
   });
 }
 
-CpuTrainingBackend::CrossEntropy CpuTrainingBackend::cross_entropy(Rows x, const Matrix& head, std::span<const int32_t> targets,
-                                                                   float scale, Rows d_x, float* d_head,
+CpuTrainingBackend::CrossEntropy CpuTrainingBackend::cross_entropy(Rows x, const Matrix& head,
+                                                                   std::span<const int32_t> targets, float scale,
+                                                                   Rows d_x, float* d_head,
                                                                    std::span<int32_t> predictions) {
   const bool with_d_x = d_x.data != nullptr, gradients = with_d_x || d_head != nullptr;
   const int64_t vocabulary = head.rows;
   QNEXT_CHECK(head.cols == x.cols && static_cast<int64_t>(targets.size()) == x.rows &&
                   (predictions.empty() || predictions.size() == targets.size()) &&
                   (!with_d_x || (d_x.rows == x.rows && d_x.cols == x.cols)),
-              "x [{}, {}], head [{}, {}], {} targets, {} predictions, d_x [{}, {}]", x.rows, x.cols, head.rows, head.cols,
-              targets.size(), predictions.size(), d_x.rows, d_x.cols);
+              "x [{}, {}], head [{}, {}], {} targets, {} predictions, d_x [{}, {}]", x.rows, x.cols, head.rows,
+              head.cols, targets.size(), predictions.size(), d_x.rows, d_x.cols);
   CrossEntropy result;
   std::vector<int32_t> rows, others;  // with a target, and those of which only the prediction is wanted
   for (int64_t t = 0; t < x.rows; ++t) {
@@ -46,7 +47,8 @@ CpuTrainingBackend::CrossEntropy CpuTrainingBackend::cross_entropy(Rows x, const
     const auto count = static_cast<int64_t>(block.size());
     const Rows logits{shared_scratch_.floats(count * vocabulary), count, vocabulary, vocabulary};
     const GemmTerm forward{{.data = x.data, .stride = x.stride, .index = block.data()}, {.matrix = &head}, x.cols};
-    const GemmJob forward_job{.terms = {&forward, 1}, .c = logits.data, .ldc = vocabulary, .m = count, .n = vocabulary};
+    const GemmJob forward_job{
+        .terms = {&forward, 1}, .c = logits.data, .ldc = vocabulary, .m = count, .n = vocabulary};
     gemm({&forward_job, 1});
 
     losses.assign(block.size(), 0.0);
@@ -69,15 +71,22 @@ CpuTrainingBackend::CrossEntropy CpuTrainingBackend::cross_entropy(Rows x, const
     for (const double loss : losses) result.loss += loss;
     if (!gradients || !with_target) return;
 
-    const GemmTerm through{{.data = logits.data, .stride = vocabulary}, {.matrix = &head, .inner_lines = true}, vocabulary};
+    const GemmTerm through{
+        {.data = logits.data, .stride = vocabulary}, {.matrix = &head, .inner_lines = true}, vocabulary};
     const GemmTerm of_head{{.data = logits.data, .stride = vocabulary, .inner_lines = true},
-                           {.data = x.data, .stride = x.stride, .index = block.data(), .inner_lines = true}, count};
+                           {.data = x.data, .stride = x.stride, .index = block.data(), .inner_lines = true},
+                           count};
     std::vector<GemmJob> jobs;
     if (d_head != nullptr) {
-      jobs.push_back({.terms = {&of_head, 1}, .c = d_head, .ldc = x.cols, .m = vocabulary, .n = x.cols, .accumulate = true});
+      jobs.push_back(
+          {.terms = {&of_head, 1}, .c = d_head, .ldc = x.cols, .m = vocabulary, .n = x.cols, .accumulate = true});
     }
     if (with_d_x) {
-      jobs.push_back({.terms = {&through, 1}, .c = d_x.data, .ldc = d_x.stride, .c_index = block.data(), .m = count,
+      jobs.push_back({.terms = {&through, 1},
+                      .c = d_x.data,
+                      .ldc = d_x.stride,
+                      .c_index = block.data(),
+                      .m = count,
                       .n = x.cols});
     }
     gemm(jobs);
@@ -94,10 +103,10 @@ CpuTrainingBackend::CrossEntropy CpuTrainingBackend::cross_entropy(Rows x, const
   return result;
 }
 
-void CpuTrainingBackend::adamw(std::span<float> w, std::span<const float> gradient, std::span<float> m, std::span<float> v,
-                               const AdamW& step) {
-  QNEXT_CHECK(gradient.size() == w.size() && m.size() == w.size() && v.size() == w.size(), "{}, {}, {}, {} elements", w.size(),
-              gradient.size(), m.size(), v.size());
+void CpuTrainingBackend::adamw(std::span<float> w, std::span<const float> gradient, std::span<float> m,
+                               std::span<float> v, const AdamW& step) {
+  QNEXT_CHECK(gradient.size() == w.size() && m.size() == w.size() && v.size() == w.size(), "{}, {}, {}, {} elements",
+              w.size(), gradient.size(), m.size(), v.size());
   elementwise(static_cast<int64_t>(w.size()), [&](int64_t i, int64_t n) {
     k_.gemm.adamw(w.data() + i, gradient.data() + i, m.data() + i, v.data() + i, step, n);
   });

@@ -23,10 +23,10 @@ GemmJob onto(std::span<const GemmTerm> terms, float* c, int64_t m, int64_t n) {
 }
 
 void check_mlp(Rows x, const MlpWeights& w, Rows y) {
-  QNEXT_CHECK(w.gate.cols == x.cols && w.up.cols == x.cols && w.up.rows == w.gate.rows && w.down.cols == w.gate.rows &&
-                  w.down.rows == y.cols && x.rows == y.rows,
-              "x [{}, {}], gate [{}, {}], up [{}, {}], down [{}, {}], y [{}, {}]", x.rows, x.cols, w.gate.rows, w.gate.cols,
-              w.up.rows, w.up.cols, w.down.rows, w.down.cols, y.rows, y.cols);
+  QNEXT_CHECK(w.gate.cols == x.cols && w.up.cols == x.cols && w.up.rows == w.gate.rows &&
+                  w.down.cols == w.gate.rows && w.down.rows == y.cols && x.rows == y.rows,
+              "x [{}, {}], gate [{}, {}], up [{}, {}], down [{}, {}], y [{}, {}]", x.rows, x.cols, w.gate.rows,
+              w.gate.cols, w.up.rows, w.up.cols, w.down.rows, w.down.cols, y.rows, y.cols);
 }
 
 }  // namespace
@@ -53,13 +53,18 @@ void CpuTrainingBackend::gemm(std::span<const GemmJob> jobs) {
   }
   pool_.parallel_for(tasks, [&](int64_t task, int thread) {
     for (const GemmJob& job : jobs) {
-      const int64_t across = (job.n + cols - 1) / cols, here = (job.m + rows - 1) / rows * across;
-      if (task >= here) {
-        task -= here;
+      const int64_t across = (job.n + cols - 1) / cols, down = (job.m + rows - 1) / rows;
+      if (task >= across * down) {
+        task -= across * down;
         continue;
       }
-      const int64_t row = task / across * rows, col = task % across * cols;
-      return k.multiply(job, row, std::min(row + rows, job.m), col, std::min(col + cols, job.n),
+      const auto cut = [](int64_t i, int64_t parts, int64_t n, int64_t tile) {  // equal parts of whole tiles
+        const int64_t tiles = (n + tile - 1) / tile;
+        return std::min(tiles * i / parts * tile, n);
+      };
+      const int64_t row = task / across, col = task % across;
+      return k.multiply(job, cut(row, down, job.m, k.tile_rows), cut(row + 1, down, job.m, k.tile_rows),
+                        cut(col, across, job.n, k.tile_cols), cut(col + 1, across, job.n, k.tile_cols),
                         scratch(thread, k.scratch_floats));
     }
   });
@@ -76,8 +81,9 @@ void CpuTrainingBackend::linear(Rows x, std::span<const Linear> products) {
   std::vector<GemmJob> jobs;
   terms.reserve(products.size());
   for (const Linear& p : products) {
-    QNEXT_CHECK(p.weight->cols == x.cols && p.weight->rows == p.y.cols && p.y.rows >= x.rows, "[{}, {}] . [{}, {}] -> [{}, {}]",
-                x.rows, x.cols, p.weight->rows, p.weight->cols, p.y.rows, p.y.cols);
+    QNEXT_CHECK(p.weight->cols == x.cols && p.weight->rows == p.y.cols && p.y.rows >= x.rows,
+                "[{}, {}] . [{}, {}] -> [{}, {}]", x.rows, x.cols, p.weight->rows, p.weight->cols, p.y.rows,
+                p.y.cols);
     terms.push_back({rows_of(x), rows_of(*p.weight), x.cols});
     jobs.push_back(onto({&terms.back(), 1}, p.y.first(x.rows), false));
   }
@@ -91,9 +97,10 @@ void CpuTrainingBackend::linear_backward(Rows x, std::span<const LinearGradient>
   of_weights.reserve(products.size());
   for (const LinearGradient& p : products) {
     const Matrix& w = *p.weight;
-    QNEXT_CHECK(w.cols == x.cols && w.rows == p.d_y.cols && p.d_y.rows == x.rows && (d_x.data == nullptr || d_x.cols == x.cols),
-                "x [{}, {}], W [{}, {}], d_y [{}, {}], d_x [{}, {}]", x.rows, x.cols, w.rows, w.cols, p.d_y.rows, p.d_y.cols,
-                d_x.rows, d_x.cols);
+    QNEXT_CHECK(w.cols == x.cols && w.rows == p.d_y.cols && p.d_y.rows == x.rows &&
+                    (d_x.data == nullptr || d_x.cols == x.cols),
+                "x [{}, {}], W [{}, {}], d_y [{}, {}], d_x [{}, {}]", x.rows, x.cols, w.rows, w.cols, p.d_y.rows,
+                p.d_y.cols, d_x.rows, d_x.cols);
     through.push_back({rows_of(p.d_y), inner_rows_of(w), w.rows});
     if (p.d_weight == nullptr) continue;
     of_weights.push_back({inner_rows_of(p.d_y), inner_rows_of(x), x.rows});
@@ -127,7 +134,8 @@ void CpuTrainingBackend::mlp_backward(Rows x, const MlpWeights& w, Rows d_y, Row
     const GemmTerm terms[] = {{rows_of(x), rows_of(w.gate), x.cols},
                               {rows_of(x), rows_of(w.up), x.cols},
                               {rows_of(d_y), inner_rows_of(w.down), d_y.cols}};
-    const GemmJob jobs[] = {onto({terms, 1}, gate, false), onto({terms + 1, 1}, up, false), onto({terms + 2, 1}, hidden, false)};
+    const GemmJob jobs[] = {onto({terms, 1}, gate, false), onto({terms + 1, 1}, up, false),
+                            onto({terms + 2, 1}, hidden, false)};
     gemm(jobs);
   }
   elementwise(size, [&](int64_t i, int64_t n) {
@@ -136,7 +144,8 @@ void CpuTrainingBackend::mlp_backward(Rows x, const MlpWeights& w, Rows d_y, Row
   const GemmTerm of_weights[] = {{inner_rows_of(gate), inner_rows_of(x), x.rows},
                                  {inner_rows_of(up), inner_rows_of(x), x.rows},
                                  {inner_rows_of(d_y), inner_rows_of(hidden), x.rows}};
-  const GemmTerm through[] = {{rows_of(gate), inner_rows_of(w.gate), inner}, {rows_of(up), inner_rows_of(w.up), inner}};
+  const GemmTerm through[] = {{rows_of(gate), inner_rows_of(w.gate), inner},
+                              {rows_of(up), inner_rows_of(w.up), inner}};
   std::vector<GemmJob> jobs;
   if (d_w.gate != nullptr) jobs.push_back(onto({of_weights, 1}, d_w.gate, inner, x.cols));
   if (d_w.up != nullptr) jobs.push_back(onto({of_weights + 1, 1}, d_w.up, inner, x.cols));
@@ -145,13 +154,14 @@ void CpuTrainingBackend::mlp_backward(Rows x, const MlpWeights& w, Rows d_y, Row
   gemm(jobs);
 }
 
-// ---- experts -------------------------------------------------------------------------------------------------------
+// ---- experts
+// -------------------------------------------------------------------------------------------------------
 
 namespace {
 
 /// The (row, slot) entries by expert, those of an expert in row order.
 struct Grouping {
-  std::vector<int64_t> first;      // [experts + 1]
+  std::vector<int64_t> first;  // [experts + 1]
   std::vector<int32_t> entry, row;
 
   Grouping(const int32_t* chosen, int64_t rows, int64_t k, size_t experts)
@@ -169,7 +179,9 @@ struct Grouping {
     }
   }
   int64_t count(size_t e) const { return first[e + 1] - first[e]; }
-  ExpertEntries part(int64_t begin, int64_t end) const { return {row.data() + begin, entry.data() + begin, end - begin}; }
+  ExpertEntries part(int64_t begin, int64_t end) const {
+    return {row.data() + begin, entry.data() + begin, end - begin};
+  }
 };
 
 bool plain(const Matrix& w) {
@@ -212,7 +224,8 @@ void CpuTrainingBackend::experts(Rows x, std::span<const MlpWeights> experts, in
       tasks.push_back({e, at(p), at(p + 1)});
     }
   }
-  std::stable_sort(tasks.begin(), tasks.end(), [](const Task& a, const Task& b) { return a.end - a.begin > b.end - b.begin; });
+  std::stable_sort(tasks.begin(), tasks.end(),
+                   [](const Task& a, const Task& b) { return a.end - a.begin > b.end - b.begin; });
   pool_.parallel_for(static_cast<int64_t>(tasks.size()), [&](int64_t i, int thread) {
     const Task& task = tasks[static_cast<size_t>(i)];
     const MlpWeights& w = experts[task.expert];
@@ -224,14 +237,15 @@ void CpuTrainingBackend::experts(Rows x, std::span<const MlpWeights> experts, in
   pool_.parallel_for((x.rows + step - 1) / step, [&](int64_t task, int) {
     for (int64_t t = task * step; t < std::min(x.rows, (task + 1) * step); ++t) {
       std::fill_n(y.row(t), y.cols, 0.0f);
-      for (int64_t i = t * k; i < (t + 1) * k; ++i) k_.gemm.scale_add(y.row(t), expert_out.row(i), weights[i], y.cols);
+      for (int64_t i = t * k; i < (t + 1) * k; ++i)
+        k_.gemm.scale_add(y.row(t), expert_out.row(i), weights[i], y.cols);
     }
   });
 }
 
-void CpuTrainingBackend::experts_backward(Rows x, std::span<const MlpWeights> experts, int64_t k, const int32_t* chosen,
-                                          const float* weights, Rows d_y, Rows d_x, float* d_weights,
-                                          std::span<const MlpGradient> d_experts) {
+void CpuTrainingBackend::experts_backward(Rows x, std::span<const MlpWeights> experts, int64_t k,
+                                          const int32_t* chosen, const float* weights, Rows d_y, Rows d_x,
+                                          float* d_weights, std::span<const MlpGradient> d_experts) {
   if (x.rows * k == 0) return;
   QNEXT_CHECK(d_experts.empty() || d_experts.size() == experts.size(), "{} gradients of {} experts", d_experts.size(),
               experts.size());
@@ -245,7 +259,8 @@ void CpuTrainingBackend::experts_backward(Rows x, std::span<const MlpWeights> ex
   // An expert is one task, because its gradients are summed in the order of its rows; the longest first.
   std::stable_sort(order.begin(), order.end(), [&](size_t a, size_t b) { return groups.count(a) > groups.count(b); });
   const bool with_d_x = d_x.data != nullptr;
-  const Rows parts{with_d_x ? shared_scratch_.floats(x.rows * k * x.cols) : nullptr, with_d_x ? x.rows * k : 0, x.cols, x.cols};
+  const Rows parts{with_d_x ? shared_scratch_.floats(x.rows * k * x.cols) : nullptr, with_d_x ? x.rows * k : 0,
+                   x.cols, x.cols};
   pool_.parallel_for(static_cast<int64_t>(order.size()), [&](int64_t i, int thread) {
     const size_t e = order[static_cast<size_t>(i)];
     const MlpWeights& w = experts[e];
@@ -253,8 +268,9 @@ void CpuTrainingBackend::experts_backward(Rows x, std::span<const MlpWeights> ex
     float* const memory = scratch(thread, floats + expanded_floats(w));
     const ExpertWeights f32 = in_f32(k_.gemm, w, memory + floats);
     for (int64_t begin = groups.first[e]; begin < groups.first[e + 1]; begin += kExpertEntries) {
-      k_.gemm.expert_backward(f32, groups.part(begin, std::min(begin + kExpertEntries, groups.first[e + 1])), x, weights, d_y,
-                              parts, d_weights, d_experts.empty() ? MlpGradient{} : d_experts[e], memory);
+      k_.gemm.expert_backward(f32, groups.part(begin, std::min(begin + kExpertEntries, groups.first[e + 1])), x,
+                              weights, d_y, parts, d_weights, d_experts.empty() ? MlpGradient{} : d_experts[e],
+                              memory);
     }
   });
   if (!with_d_x) return;
@@ -266,7 +282,8 @@ void CpuTrainingBackend::experts_backward(Rows x, std::span<const MlpWeights> ex
   });
 }
 
-void CpuTrainingBackend::product(Product form, const float* a, const float* b, float* c, int64_t m, int64_t n, int64_t inner) {
+void CpuTrainingBackend::product(Product form, const float* a, const float* b, float* c, int64_t m, int64_t n,
+                                 int64_t inner) {
   const GemmTerm term{{.data = a, .stride = form == Product::kTN ? m : inner, .inner_lines = form == Product::kTN},
                       {.data = b, .stride = form == Product::kNT ? inner : n, .inner_lines = form != Product::kNT},
                       inner};
