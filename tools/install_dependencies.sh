@@ -7,7 +7,8 @@ set -euo pipefail
 
 build_packages=(
   g++ cmake ninja-build ccache mold pkg-config
-  libcli11-dev libedit-dev libfmt-dev libpcre2-dev libsimdjson-dev libutf8proc-dev libxxhash-dev nlohmann-json3-dev
+  libcli11-dev libedit-dev libfmt-dev libpcre2-dev libsimdjson-dev libtomlplusplus-dev libutf8proc-dev libxxhash-dev
+  nlohmann-json3-dev
   libgtest-dev libgmock-dev python3 wordnet-base
 )
 test_packages=(clang-19 libclang-rt-19-dev python3-venv git iso-codes)
