@@ -205,7 +205,8 @@ TEST_P(GradientTest, OfEveryParameterEqualsTheComplexStep) {
   int64_t checked = 0;
   for (const ParameterInfo& p : parameters_.parameters()) {
     const bool expert = p.name.find(".experts.") != std::string::npos;
-    if (expert && (testing::kSanitized || p.name.find(".experts.0.") == std::string::npos) && p.name.find(".experts.3.") == std::string::npos) continue;
+    if (expert && p.name.find(".experts.0.") == std::string::npos && p.name.find(".experts.3.") == std::string::npos) continue;
+    if (testing::kSanitized && &p - parameters_.parameters().data() > 12) break;
     const std::span<const float> g = gradients_.of(p);
     double norm = 0.0;
     for (float x : g) norm += static_cast<double>(x) * x;
