@@ -10,6 +10,7 @@
 #include "base/cpu.h"
 #include "base/error.h"
 #include "cli/commands.h"
+#include "cli/find_tokenizer.h"
 #include "cli/model_options.h"
 #include "cli/terminal.h"
 #include "data/dataset.h"
@@ -98,7 +99,7 @@ struct InspectCommand {
 /// The tokenizer that made the ids: the named one must be it, the default one need not.
 std::optional<Tokenizer> tokenizer_of(const TokenDataset& data, const std::string& model) {
   try {
-    Tokenizer tokenizer = Tokenizer::load(find_model(model));
+    Tokenizer tokenizer = find_tokenizer(model);
     if (tokenizer_fingerprint(tokenizer) == data.tokenizer_fingerprint()) return tokenizer;
     if (!model.empty()) data.require_tokenizer(tokenizer);
   } catch (const Error&) {

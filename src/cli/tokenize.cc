@@ -6,8 +6,8 @@
 
 #include "base/error.h"
 #include "cli/commands.h"
+#include "cli/find_tokenizer.h"
 #include "cli/model_options.h"
-#include "runtime/model_files.h"
 
 namespace qnext::cli {
 namespace {
@@ -53,7 +53,7 @@ std::string dump(const nlohmann::ordered_json& json) {
 }
 
 int tokenize(const TokenizeOptions& options) {
-  const Tokenizer tokenizer = ModelFiles(find_model(options.model.model)).tokenizer();
+  const Tokenizer tokenizer = find_tokenizer(options.model.model);
   const std::string text = options.has_text ? options.text : read_input(options.file.empty() ? "-" : options.file);
   if (options.decode) {
     const std::vector<int32_t> ids = parse_ids(text, tokenizer);

@@ -57,7 +57,7 @@ class CommandLine(unittest.TestCase):
     def test_help_and_version(self):
         self.assertIn("Subcommands:", qnext("--help")[0])
         self.assertRegex(qnext("--version")[0], r"^qnext \d+\.\d+\.\d+\n$")
-        for command in ("run", "logits", "perplexity", "tokenize", "inspect", "bench", "kld", "synth"):
+        for command in ("run", "logits", "perplexity", "tokenize", "inspect", "bench", "kld", "synth", "data", "tokenizer"):
             self.assertIn("Examples:", qnext(command, "--help")[0])
 
     def test_usage_errors(self):
@@ -590,6 +590,96 @@ class Inspect(unittest.TestCase):
         self.assertIn("model.safetensors", refused("inspect", broken))
         (broken / "config.json").write_text("{")
         self.assertIn("config.json", refused("inspect", broken))
+
+
+class TrainingData(unittest.TestCase):
+    """A tokenizer from texts, the texts into shards, and what is in those."""
+
+    @classmethod
+    def setUpClass(cls):
+        cls.directory = WORK / "training_data"
+        cls.directory.mkdir()
+        cls.chats = cls.directory / "chats.jsonl"
+        with cls.chats.open("w") as file:
+            for i in range(60):
+                turns = [{"role": role, "content": f"{role} counts to {i} <|im_end|>"} for role in ("user", "assistant") * 4]
+                file.write(json.dumps({"messages": turns[: 2 + 2 * (i % 4)]}) + "\n")
+        cls.story = cls.directory / "story.txt"
+        cls.story.write_text("The keeper lit the lamp. " * 40)
+        cls.tokenizer = cls.directory / "tokenizer"
+        out, _ = qnext("tokenizer", "train", "--vocab-size", 290, "-i", cls.chats, cls.story, "-o", cls.tokenizer)
+        assert out.startswith("290 tokens: 256 bytes, 25 learned, 9 special"), out
+
+    def pack(self, name, *arguments, **more):
+        return qnext("data", "pack", "--tokenizer", self.tokenizer, "-o", self.directory / name, *arguments, **more)
+
+    def test_tokenizer_is_read_by_tokenize(self):
+        text = "The keeper counts <|im_end|>"
+        ids = qnext("tokenize", "-m", self.tokenizer, "--ids", text)[0].split()
+        self.assertEqual(ids[-1], "283")
+        self.assertLess(len(ids), len(text) // 2)
+        self.assertEqual(qnext("tokenize", "-m", self.tokenizer, "--decode", " ".join(ids))[0], text + "\n")
+
+    def test_pack_and_inspect(self):
+        report = json.loads(self.pack("a", self.chats, self.story, "--json")[0])
+        self.assertEqual((report["documents"], report["skipped"], report["vocab_size"]), (61, 0, 290))
+        facts = json.loads(qnext("data", "inspect", self.directory / "a", "--json", "--verify")[0])
+        for key in ("documents", "tokens", "targets"):
+            self.assertEqual(facts[key], report[key])
+        self.assertTrue(facts["verified"])
+        self.pack("b", self.chats, self.story, "--threads", 3)
+        self.pack("c", self.chats, self.story, "--seed", 5)
+        shards = [(self.directory / name / "shard-00000.tokens").read_bytes() for name in "abc"]
+        self.assertEqual(shards[0], shards[1])
+        self.assertNotEqual(shards[0], shards[2])
+        self.assertEqual(sorted(p.name for p in (self.directory / "a").iterdir()), ["dataset.json", "shard-00000.tokens"])
+        shown = qnext("data", "inspect", self.directory / "a", "-n", 61, "-m", self.tokenizer)[0]
+        self.assertRegex(shown, r'context +\d+  "<\|im_start\|>user.x0auser counts to 7 <\|im_end\|><\|im_end\|>')
+        self.assertRegex(shown, r'target +\d+  "assistant counts to 7 <\|im_end\|><\|im_end\|>"')
+        self.assertIn("<|endoftext|>", shown)
+
+    def test_bad_input(self):
+        bad = self.directory / "bad.jsonl"
+        bad.write_text('{"text": "fine"}\n{"text": 1}\n{"messages": [{"role": "user", "content": "x"}]}\n')
+        pack = ("data", "pack", "--tokenizer", self.tokenizer, "-o", self.directory / "bad")
+        self.assertIn("bad.jsonl: line 2: text: expected a string", refused(*pack, bad))
+        _, messages = qnext(*pack, bad, "--skip-bad")
+        self.assertIn("bad.jsonl: line 3: messages: expected one of the assistant", messages)
+        self.assertIn("holds a data set already", refused(*pack, bad))
+        self.assertIn("no such file", refused(*pack, self.directory / "absent"))
+        self.assertIn("tokenizer.json", refused("data", "pack", "--tokenizer", WORK, "-o", WORK / "x", bad))
+        empty = self.directory / "empty.jsonl"
+        empty.write_text("")
+        self.assertIn("no documents", refused(*pack, empty, "--overwrite"))
+        self.assertIn("found 100", refused("tokenizer", "train", "--vocab-size", 100, "-i", bad, "-o", WORK / "t"))
+        self.assertIn("hold no text", refused("tokenizer", "train", "--vocab-size", 300, "-i", empty, "-o", WORK / "t"))
+        self.assertIn("no dataset.json", refused("data", "inspect", WORK))
+        for arguments in (["data"], ["tokenizer"], ["data", "pack"], ["data", "fly"], ["tokenizer", "train", "-o", "x"]):
+            self.assertIn("--help", refused(*arguments, status=2))
+
+    def test_a_changed_shard_is_refused(self):
+        self.pack("changed", self.chats)
+        shard = self.directory / "changed/shard-00000.tokens"
+        data = bytearray(shard.read_bytes())
+        data[200] ^= 1
+        shard.write_bytes(data)
+        self.assertIn("checksum of the tokens", refused("data", "inspect", shard.parent, "--verify"))
+        data[30] ^= 1
+        shard.write_bytes(data)
+        self.assertIn("header checksum", refused("data", "inspect", shard.parent))
+        shard.write_bytes(data[:-8])
+        self.assertIn("shard-00000.tokens", refused("data", "inspect", shard.parent))
+
+    def test_full_disk(self):
+        """A file size limit stands for it: nothing is left under a name, and the message says where."""
+        big = self.directory / "big.jsonl"
+        big.write_text("".join(json.dumps({"text": f"{i} " * 2000}) + "\n" for i in range(100)))
+        out = self.directory / "full"
+        done = subprocess.run(["bash", "-c", 'ulimit -f 64; exec "$@"', "-", PROGRAM, "data", "pack", "--tokenizer",
+                               self.tokenizer, "-o", out, big], capture_output=True, check=False)
+        self.assertEqual(done.returncode, 1)
+        self.assertIn(b"cannot write", done.stderr)
+        self.assertEqual(list(out.iterdir()), [])
 
 
 def main():
