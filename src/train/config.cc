@@ -215,7 +215,10 @@ class Reader {
     if (node.is_table()) return "a table";
     std::ostringstream out;
     node.visit([&](const auto& value) { out << value; });
-    return qnext::quoted(out.str());
+    if (node.is_string()) return qnext::quoted(*node.value<std::string>());
+    std::string text = qnext::quoted(out.str());  // escaped and cut
+    text.erase(text.rfind('"'), 1);
+    return text.substr(1);
   }
 
   std::map<std::string, std::string> values() const {

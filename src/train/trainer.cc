@@ -341,9 +341,10 @@ EvaluationReport Trainer::evaluate() {
   options.seed = 0;
   Lanes lanes(*valid_, options, model_.layout(), model_.mtp_layout(), backend_);
   const int64_t length = std::min(config_.stage(state_.tokens_seen).sequence_length, static_cast<int64_t>(valid_->token_count()));
-  // A step is a batch on each rank. Never twice through the documents.
-  const int64_t count = std::max<int64_t>(1, config_.data.micro_batch_tokens / length) * communicator_.size();
   const int64_t tokens = std::min(config_.evaluation.tokens, static_cast<int64_t>(valid_->token_count()));
+  // A step is a batch on each rank, or less when there is less to do.
+  const int64_t ranks = communicator_.size(), needed = (tokens + length * ranks - 1) / (length * ranks);
+  const int64_t count = std::clamp<int64_t>(config_.data.micro_batch_tokens / length, 1, needed) * ranks;
   LossSums sums;
   for (int64_t seen = 0; seen < tokens; seen += count * length) {
     std::vector<RoutingStatistics> statistics;
