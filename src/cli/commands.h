@@ -18,5 +18,7 @@ void add_kld_command(CLI::App& app, Action& action);
 void add_quantize_command(CLI::App& app, Action& action);
 void add_imatrix_command(CLI::App& app, Action& action);
 void add_synth_command(CLI::App& app, Action& action);
+void add_train_command(CLI::App& app, Action& action);
+void add_train_report_command(CLI::App& train, Action& action);  ///< a subcommand of train
 
 }  // namespace qnext::cli

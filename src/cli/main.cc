@@ -60,6 +60,7 @@ int main(int argc, char** argv) {
   add_quantize_command(app, action);
   add_imatrix_command(app, action);
   add_synth_command(app, action);
+  add_train_command(app, action);
   try {
     app.parse(argc, argv);
   } catch (const CLI::Success& help) {
