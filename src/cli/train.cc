@@ -3,16 +3,23 @@
 #include <unistd.h>
 
 #include <chrono>
-#include <cmath>
+#include <nlohmann/json.hpp>
 
 #include "backend/cpu/roof.h"
 #include "backend/cpu/training_backend.h"
 #include "base/cpu.h"
 #include "base/error.h"
+#include "chat/prompt.h"
 #include "cli/commands.h"
 #include "cli/model_options.h"
 #include "cli/terminal.h"
 #include "distributed/communicator.h"
+#include "runtime/engine.h"
+#include "runtime/generate.h"
+#include "runtime/sequence_model.h"
+#include "train/metrics_log.h"
+#include "train/progress.h"
+#include "train/tensorboard.h"
 #include "train/trainer.h"
 
 namespace qnext::cli {
@@ -34,67 +41,40 @@ struct TrainCommand {
   bool explain = false, quiet = false;
 };
 
-std::string format_duration(double seconds) {
-  const auto s = static_cast<int64_t>(std::max(0.0, seconds));
-  if (s >= 3600) return fmt::format("{} h {:02} min", s / 3600, s / 60 % 60);
-  return s >= 60 ? fmt::format("{} min {:02} s", s / 60, s % 60) : fmt::format("{} s", s);
-}
-
-std::string mtp_text(const std::vector<double>& loss, const std::vector<double>& acceptance) {
-  std::string text;
-  for (size_t d = 0; d < loss.size(); ++d) text += fmt::format("{}{:.4f} ({:.0f} % accepted)", d > 0 ? ", " : ", mtp ", loss[d], 100 * acceptance[d]);
-  return text;
-}
-
-/// A line about the latest step, rewritten on a terminal, elsewhere a new one every few seconds; lines for what stays.
-class ProgressLines final : public TrainingObserver {
+/// Opens the checkpoints of evaluations and has them write on from the prompts, so that people see how far the model is.
+class Samples final : public TrainingObserver {
  public:
-  void begin(const RunReport& run) override {
-    run_ = run;
-    fmt::print(stderr, "{} parameters, {} active; {} steps of {} tokens; {} threads, {:.1f} GFLOP/s at best\n", format_large(run.parameters),
-               format_large(run.active_parameters), format_count(run.steps), format_count(run.batch_tokens), run.threads, run.peak_flops / 1e9);
-  }
-  void step(const StepReport& report) override {
-    seconds_ += report.seconds;
-    ++steps_;
-    const auto now = Clock::now();
-    const bool due = report.step == run_.first_step + 1 || report.step == run_.steps;
-    if (!due && now - last_ < (terminal_ ? std::chrono::milliseconds(100) : std::chrono::milliseconds(5000))) return;
-    last_ = now;
-    const double left = seconds_ / static_cast<double>(steps_) * static_cast<double>(run_.steps - report.step);
-    erase();
-    fmt::print(stderr, "step {} of {}: loss {:.4f}{}, balance {:.5f}, gradient {:.3g}, {:.0f} tokens/s, {:.1f} GFLOP/s ({:.0f} %), {} left{}",
-               format_count(report.step), format_count(run_.steps), report.loss, mtp_text(report.mtp_loss, report.mtp_acceptance),
-               report.balance_loss, report.gradient_norm, report.tokens_per_second(), report.flops_per_second() / 1e9,
-               run_.peak_flops > 0 ? 100 * report.flops_per_second() / run_.peak_flops : 0.0, format_duration(left), terminal_ ? "" : "\n");
-    shown_ = terminal_;
-    std::fflush(stderr);
-  }
-  void evaluation(const EvaluationReport& report) override {
-    erase();
-    fmt::print(stderr, "step {}: validation loss {:.4f}{} over {} tokens{}\n", format_count(report.step), report.loss,
-               mtp_text(report.mtp_loss, report.mtp_acceptance), format_count(report.tokens), report.best ? ", the best so far" : "");
-  }
-  void checkpoint(int64_t, const std::filesystem::path& path) override {
-    erase();
-    fmt::print(stderr, "checkpoint: {}\n", path.string());
-  }
-  void end(bool finished) override {
-    if (terminal_ && shown_) fmt::print(stderr, "\n");
-    fmt::print(stderr, "{}", finished ? "done\n" : "stopped; the same command goes on from the checkpoint\n");
+  Samples(const TrainConfig& config, std::span<TrainingObserver* const> readers) : config_(config), readers_(readers.begin(), readers.end()) {}
+
+  void evaluation(const EvaluationReport& report) override { evaluated_ = report.step; }
+  void checkpoint(int64_t step, const std::filesystem::path& path) override {
+    if (step != evaluated_ || config_.evaluation.prompts.empty()) return;
+    Engine engine(path, {.threads = static_cast<int>(config_.run.threads)});
+    const Tokenizer tokenizer = Tokenizer::load(path);
+    const bool chat = std::filesystem::exists(path / "chat_template.jinja");
+    SequenceModel model(engine);
+    Timeline timeline(model);
+    GenerateOptions options{.max_tokens = config_.evaluation.sample_tokens, .stop_ids = engine.config().eos_token_ids};
+    std::vector<SampleText> samples;
+    for (const std::string& prompt : config_.evaluation.prompts) {
+      std::vector<int32_t> tokens = tokenizer.encode(prompt, SpecialTokens::kPlain);
+      if (chat) {
+        const ChatFormat format = ChatFormat::load(path);
+        const nlohmann::ordered_json messages = {{{"role", "user"}, {"content", prompt}}};
+        tokens = encode_prompt(tokenizer, render_prompt(format, tokenizer, messages, nullptr, true, nlohmann::ordered_json::object()));
+        if (const auto end = tokenizer.token_id("<|im_end|>")) options.stop_ids.push_back(*end);
+      }
+      timeline.reset();
+      Sampler sampler({.temperature = 0.0}, sampleable_ids(tokenizer));
+      samples.push_back({prompt, generate(timeline, tokenizer, tokens, sampler, options).text});
+    }
+    for (TrainingObserver* reader : readers_) reader->samples(step, samples);
   }
 
  private:
-  using Clock = std::chrono::steady_clock;
-  void erase() {
-    if (shown_) fmt::print(stderr, "\r\x1b[K");
-    shown_ = false;
-  }
-  RunReport run_;
-  bool terminal_ = isatty(STDERR_FILENO) == 1, shown_ = false;
-  double seconds_ = 0;
-  int64_t steps_ = 0;
-  Clock::time_point last_{};
+  const TrainConfig& config_;
+  std::vector<TrainingObserver*> readers_;
+  int64_t evaluated_ = -1;
 };
 
 int train(const TrainCommand& command) {
@@ -117,8 +97,12 @@ int train(const TrainCommand& command) {
   run.ranks = communicator.size();
 
   ProgressLines lines;
-  std::vector<TrainingObserver*> observers;
+  MetricsLog metrics(config.run.output / "metrics.jsonl", run.first_step);
+  TensorBoardWriter tensorboard(config.run.output / "tensorboard", run.first_step);
+  std::vector<TrainingObserver*> observers{&metrics, &tensorboard};
   if (!command.quiet) observers.push_back(&lines);
+  Samples samples(config, observers);
+  observers.push_back(&samples);
   if (!command.quiet && !trainer.resumed_from().empty()) fmt::print(stderr, "goes on from {}\n", trainer.resumed_from().string());
   for (TrainingObserver* observer : observers) observer->begin(run);
   catch_interrupts();
@@ -144,7 +128,10 @@ void add_train_command(CLI::App& app, Action& action) {
   command->add_flag("-q,--quiet", options->quiet, "no progress on stderr");
   config->excludes(explain);
   command->footer(kExamples);
-  command->callback([options, &action] {
+  command->require_subcommand(0, 1);
+  add_train_report_command(*command, action);
+  command->callback([command, options, &action] {
+    if (!command->get_subcommands().empty()) return;
     if (options->config.empty() && !options->explain) throw CLI::RequiredError("--config");
     action = [options] { return train(*options); };
   });

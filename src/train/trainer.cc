@@ -31,7 +31,7 @@ Lanes::Options lane_options(const TrainConfig& config, const Communicator& commu
 /// The values of a configuration that change what a run computes.
 std::map<std::string, std::string> values_that_matter(const TrainConfig& config) {
   auto values = config.values;
-  for (const char* key : {"run.output", "run.threads", "checkpoint.every", "checkpoint.keep_last", "memory.activations_mib"}) values.erase(key);
+  for (const char* key : {"run.output", "run.threads", "checkpoint.every", "checkpoint.keep_last", "memory.activations_mib", "evaluation.prompts", "evaluation.sample_tokens"}) values.erase(key);
   return values;
 }
 
