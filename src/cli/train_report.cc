@@ -8,7 +8,6 @@
 
 #include "base/error.h"
 #include "cli/commands.h"
-#include "cli/model_options.h"
 #include "cli/terminal.h"
 #include "train/metrics_log.h"
 #include "train/report.h"
