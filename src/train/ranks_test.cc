@@ -77,6 +77,7 @@ micro_batch_tokens = 128
 [optimizer]
 kind = "{}"
 learning_rate = 3e-3
+schedule = "constant"
 steps = {}
 warmup_steps = 4
 [loss]
@@ -143,12 +144,13 @@ tokens = 1024
     const double loss = worst(a.losses, b.losses), mtp = worst(a.mtp_losses, b.mtp_losses), balance = worst(a.balance, b.balance),
                  norm = worst(a.norms, b.norms), parameters = relative_rms(a.parameters, b.parameters),
                  validation = std::abs(a.validation / b.validation - 1);
-    EXPECT_LT(loss, 1e-4) << what;
-    EXPECT_LT(mtp, 1e-4) << what;
-    EXPECT_LT(balance, 1e-4) << what;
-    EXPECT_LT(norm, 1e-3) << what;
-    EXPECT_LT(parameters, 1e-3) << what;
-    EXPECT_LT(validation, 1e-4) << what;
+    EXPECT_LT(loss, 1e-6) << what;
+    EXPECT_LT(mtp, 1e-6) << what;
+    EXPECT_LT(balance, 1e-6) << what;
+    EXPECT_LT(norm, 1e-5) << what;
+    EXPECT_LT(parameters, 1e-5) << what;
+    // With more ranks than micro_batch_tokens hold lanes, validation reads other documents.
+    if (a.moment_bytes.size() <= 2) EXPECT_LT(validation, 1e-6) << what;
     fmt::print("{}: losses within {:.1e}, MTP {:.1e}, balance {:.1e}, gradient norm {:.1e}, parameters {:.1e}, validation {:.1e}\n", what,
                loss, mtp, balance, norm, parameters, validation);
   }
@@ -158,7 +160,7 @@ tokens = 1024
 
 TEST_P(RanksTest, LossesOfOneRankOnTheSameBatches) {
   const Result one = train("one", 1);
-  EXPECT_LT(one.losses.back(), 0.7 * one.losses.front());
+  EXPECT_LT(one.losses.back(), 0.95 * one.losses.front());
   for (const int ranks : {2, 4}) {
     const Result several = train(fmt::format("of-{}", ranks), ranks);
     expect_close(several, one, fmt::format("{}, {} ranks", GetParam(), ranks));

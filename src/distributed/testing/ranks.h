@@ -15,7 +15,7 @@ namespace qnext::testing {
 /// Ranks that are threads of one process, for tests. All sums are in the order of ranks.
 class Ranks {
  public:
-  explicit Ranks(int size) : size_(size), posted_(static_cast<size_t>(size)) {}
+  explicit Ranks(int size) : size_(size), posted_(static_cast<size_t>(size)), letters_(static_cast<size_t>(size)) {}
 
   /// f(communicator) on every rank. Throws what the first rank to fail has thrown.
   void run(const std::function<void(Communicator&)>& f) {
@@ -39,6 +39,10 @@ class Ranks {
   }
 
  private:
+  struct Letter {
+    const float* values = nullptr;
+    int to = -1;
+  };
   class Rank final : public Communicator {
    public:
     Rank(Ranks& ranks, int rank) : ranks_(ranks), rank_(rank) {}
@@ -59,17 +63,17 @@ class Ranks {
     }
     void transfer(std::span<float> values, int from, int to) override {
       QNEXT_CHECK(from != to);
+      if (rank_ != from && rank_ != to) return;
       std::unique_lock lock(ranks_.mutex_);
+      Letter& letter = ranks_.letters_[static_cast<size_t>(from)];
       if (rank_ == from) {
-        ranks_.wait(lock, [&] { return ranks_.letter_ == nullptr; });
-        ranks_.letter_ = values.data();
-        ranks_.letter_to_ = to;
+        letter = {values.data(), to};
         ranks_.changed_.notify_all();
-        ranks_.wait(lock, [&] { return ranks_.letter_ == nullptr; });
-      } else if (rank_ == to) {
-        ranks_.wait(lock, [&] { return ranks_.letter_ != nullptr && ranks_.letter_to_ == to; });
-        std::copy_n(ranks_.letter_, values.size(), values.data());
-        ranks_.letter_ = nullptr;
+        ranks_.wait(lock, [&] { return letter.values == nullptr; });
+      } else {
+        ranks_.wait(lock, [&] { return letter.values != nullptr && letter.to == to; });
+        std::copy_n(letter.values, values.size(), values.data());
+        letter.values = nullptr;
         ranks_.changed_.notify_all();
       }
     }
@@ -128,10 +132,10 @@ class Ranks {
   std::mutex mutex_;
   std::condition_variable changed_;
   bool failed_ = false;
-  int arrived_ = 0, letter_to_ = -1;
+  int arrived_ = 0;
   int64_t round_ = 0;
-  const float* letter_ = nullptr;
   std::vector<const void*> posted_;
+  std::vector<Letter> letters_;  ///< per sender
 };
 
 }  // namespace qnext::testing
