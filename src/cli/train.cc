@@ -4,16 +4,19 @@
 
 #include <chrono>
 #include <nlohmann/json.hpp>
+#include <optional>
+#include <thread>
 
 #include "backend/cpu/roof.h"
 #include "backend/cpu/training_backend.h"
 #include "base/cpu.h"
 #include "base/error.h"
+#include "base/share_cpus.h"
 #include "chat/prompt.h"
 #include "cli/commands.h"
 #include "cli/model_options.h"
 #include "cli/terminal.h"
-#include "distributed/communicator.h"
+#include "distributed/connect.h"
 #include "runtime/engine.h"
 #include "runtime/generate.h"
 #include "runtime/sequence_model.h"
@@ -33,6 +36,7 @@ Examples:
   qnext train --explain > run.toml       every key, documented
   qnext train --config run.toml
   qnext train --config run.toml --until-minutes 45
+  mpirun -n 2 qnext train --config run.toml       two processes share the work, one writes
   qnext run --model RUN/step-00001000 "Once"      look at a checkpoint)";
 
 struct TrainCommand {
@@ -77,33 +81,36 @@ class Samples final : public TrainingObserver {
   int64_t evaluated_ = -1;
 };
 
-int train(const TrainCommand& command) {
-  if (command.explain) {
-    fmt::print("{}", explain_train_config());
-    return 0;
-  }
+int train(const TrainCommand& command, Communicator& communicator) {
+  const bool speaks = communicator.rank() == 0;
   const auto start = std::chrono::steady_clock::now();
   const TrainConfig config = load_train_config(command.config);
   const int threads = config.run.threads > 0 ? static_cast<int>(config.run.threads) : static_cast<int>(allowed_cpus().size());
   const Isa isa = chosen_isa();
   RunReport run{.config_text = config.text, .steps = config.optimizer.steps, .batch_tokens = config.data.batch_tokens, .threads = threads};
-  run.peak_flops = command.quiet ? 0.0 : measure_roof(threads, isa).f32_flops_per_second;
+  // All ranks at once, as they will compute.
+  run.peak_flops = command.quiet ? 0.0 : measure_roof(threads, isa).f32_flops_per_second * communicator.size();
   const auto backend = make_cpu_training_backend(threads, isa);
-  SingleProcess communicator;
-  Trainer trainer(config, *backend, communicator, [](const std::string& line) { fmt::print(stderr, "note: {}\n", line); });
+  Trainer trainer(config, *backend, communicator, [&](const std::string& line) {
+    if (speaks) fmt::print(stderr, "note: {}\n", line);
+  });
   run.parameters = trainer.parameters().total;
   run.active_parameters = trainer.parameters().active;
   run.first_step = trainer.step_count();
   run.ranks = communicator.size();
 
   ProgressLines lines;
-  MetricsLog metrics(config.run.output / "metrics.jsonl", run.first_step);
-  TensorBoardWriter tensorboard(config.run.output / "tensorboard", run.first_step);
-  std::vector<TrainingObserver*> observers{&metrics, &tensorboard};
-  if (!command.quiet) observers.push_back(&lines);
-  Samples samples(config, observers);
-  observers.push_back(&samples);
-  if (!command.quiet && !trainer.resumed_from().empty()) fmt::print(stderr, "goes on from {}\n", trainer.resumed_from().string());
+  std::optional<MetricsLog> metrics;
+  std::optional<TensorBoardWriter> tensorboard;
+  std::optional<Samples> samples;
+  std::vector<TrainingObserver*> observers;
+  if (speaks) {
+    observers = {&metrics.emplace(config.run.output / "metrics.jsonl", run.first_step),
+                 &tensorboard.emplace(config.run.output / "tensorboard", run.first_step)};
+    if (!command.quiet) observers.push_back(&lines);
+    observers.push_back(&samples.emplace(config, observers));
+  }
+  if (!command.quiet && speaks && !trainer.resumed_from().empty()) fmt::print(stderr, "goes on from {}\n", trainer.resumed_from().string());
   for (TrainingObserver* observer : observers) observer->begin(run);
   catch_interrupts();
   const auto stop = [&] {
@@ -111,8 +118,29 @@ int train(const TrainCommand& command) {
     return interrupted() || (command.until_minutes > 0 && minutes >= command.until_minutes);
   };
   const bool finished = run_training(trainer, observers, stop);
-  if (!trainer.last_checkpoint().empty()) fmt::print("{}\n", trainer.last_checkpoint().string());
+  if (speaks && !trainer.last_checkpoint().empty()) fmt::print("{}\n", trainer.last_checkpoint().string());
   return finished || !interrupted() ? 0 : 130;
+}
+
+int train_with_others(const TrainCommand& command) {
+  if (command.explain) {
+    fmt::print("{}", explain_train_config());
+    return 0;
+  }
+  const auto communicator = connect();
+  if (communicator->size() == 1) return train(command, *communicator);
+  const auto share = communicator->cpu_share();
+  if (share.count > 1) share_cpus(share.index, share.count);
+  try {
+    return train(command, *communicator);
+  } catch (const std::exception& error) {
+    // What is wrong for all of them, rank 0 says once.
+    if (communicator->rank() != 0) std::this_thread::sleep_for(std::chrono::seconds(1));
+    std::fflush(stdout);
+    fmt::print(stderr, "qnext: error: rank {} of {}: {}\n", communicator->rank(), communicator->size(), error.what());
+    communicator->abort();
+    return 1;
+  }
 }
 
 }  // namespace
@@ -133,7 +161,7 @@ void add_train_command(CLI::App& app, Action& action) {
   command->callback([command, options, &action] {
     if (!command->get_subcommands().empty()) return;
     if (options->config.empty() && !options->explain) throw CLI::RequiredError("--config");
-    action = [options] { return train(*options); };
+    action = [options] { return train_with_others(*options); };
   });
 }
 
