@@ -102,7 +102,7 @@ class Ranks(unittest.TestCase):
     def test_only_rank_0_speaks(self):
         self.assertEqual(self.two_out, f"{newest('two')}\n")
         self.assertEqual(self.two_err.count("done\n"), 1)
-        self.assertIn("2 processes of 1 threads", self.two_err)
+        self.assertIn("1 thread, 2 processes", self.two_err)
 
     def test_other_numbers_of_ranks_go_on(self):
         train(2, write_config("changing", steps=12))
