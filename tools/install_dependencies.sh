@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs the Debian 12 packages that are missing: tools/install_dependencies.sh [build|test]
 #   build   what ./run needs: compiler, CMake, libraries, Python (the tests are configured with the program)
-#   test    that, and what ./test needs: clang-19 for the fuzzers, Python, npm, texts to compare tokenizers on
+#   test    that, and what ./test needs: OpenMPI, clang-19 for the fuzzers, Python, npm, texts to compare tokenizers on
 # Asks dpkg first, so a machine that has everything is left alone and needs no network.
 set -euo pipefail
 
@@ -11,7 +11,7 @@ build_packages=(
   nlohmann-json3-dev
   libgtest-dev libgmock-dev python3 wordnet-base
 )
-test_packages=(clang-19 libclang-rt-19-dev python3-venv git iso-codes)
+test_packages=(libopenmpi-dev openmpi-bin clang-19 libclang-rt-19-dev python3-venv git iso-codes)
 test_commands=(npm)  # by command, since Node.js often comes from elsewhere than Debian's package
 
 case ${1:-build} in

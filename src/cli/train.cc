@@ -3,16 +3,26 @@
 #include <unistd.h>
 
 #include <chrono>
-#include <cmath>
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <thread>
 
 #include "backend/cpu/roof.h"
 #include "backend/cpu/training_backend.h"
 #include "base/cpu.h"
 #include "base/error.h"
+#include "base/share_cpus.h"
+#include "chat/prompt.h"
 #include "cli/commands.h"
 #include "cli/model_options.h"
 #include "cli/terminal.h"
-#include "distributed/communicator.h"
+#include "distributed/connect.h"
+#include "runtime/engine.h"
+#include "runtime/generate.h"
+#include "runtime/sequence_model.h"
+#include "train/metrics_log.h"
+#include "train/progress.h"
+#include "train/tensorboard.h"
 #include "train/trainer.h"
 
 namespace qnext::cli {
@@ -26,6 +36,7 @@ Examples:
   qnext train --explain > run.toml       every key, documented
   qnext train --config run.toml
   qnext train --config run.toml --until-minutes 45
+  mpirun -n 2 qnext train --config run.toml       two processes share the work, one writes
   qnext run --model RUN/step-00001000 "Once"      look at a checkpoint)";
 
 struct TrainCommand {
@@ -34,92 +45,72 @@ struct TrainCommand {
   bool explain = false, quiet = false;
 };
 
-std::string format_duration(double seconds) {
-  const auto s = static_cast<int64_t>(std::max(0.0, seconds));
-  if (s >= 3600) return fmt::format("{} h {:02} min", s / 3600, s / 60 % 60);
-  return s >= 60 ? fmt::format("{} min {:02} s", s / 60, s % 60) : fmt::format("{} s", s);
-}
-
-std::string mtp_text(const std::vector<double>& loss, const std::vector<double>& acceptance) {
-  std::string text;
-  for (size_t d = 0; d < loss.size(); ++d) text += fmt::format("{}{:.4f} ({:.0f} % accepted)", d > 0 ? ", " : ", mtp ", loss[d], 100 * acceptance[d]);
-  return text;
-}
-
-/// A line about the latest step, rewritten on a terminal, elsewhere a new one every few seconds; lines for what stays.
-class ProgressLines final : public TrainingObserver {
+/// Opens the checkpoints of evaluations and has them write on from the prompts, so that people see how far the model is.
+class Samples final : public TrainingObserver {
  public:
-  void begin(const RunReport& run) override {
-    run_ = run;
-    fmt::print(stderr, "{} parameters, {} active; {} steps of {} tokens; {} threads, {:.1f} GFLOP/s at best\n", format_large(run.parameters),
-               format_large(run.active_parameters), format_count(run.steps), format_count(run.batch_tokens), run.threads, run.peak_flops / 1e9);
-  }
-  void step(const StepReport& report) override {
-    seconds_ += report.seconds;
-    ++steps_;
-    const auto now = Clock::now();
-    const bool due = report.step == run_.first_step + 1 || report.step == run_.steps;
-    if (!due && now - last_ < (terminal_ ? std::chrono::milliseconds(100) : std::chrono::milliseconds(5000))) return;
-    last_ = now;
-    const double left = seconds_ / static_cast<double>(steps_) * static_cast<double>(run_.steps - report.step);
-    erase();
-    fmt::print(stderr, "step {} of {}: loss {:.4f}{}, balance {:.5f}, gradient {:.3g}, {:.0f} tokens/s, {:.1f} GFLOP/s ({:.0f} %), {} left{}",
-               format_count(report.step), format_count(run_.steps), report.loss, mtp_text(report.mtp_loss, report.mtp_acceptance),
-               report.balance_loss, report.gradient_norm, report.tokens_per_second(), report.flops_per_second() / 1e9,
-               run_.peak_flops > 0 ? 100 * report.flops_per_second() / run_.peak_flops : 0.0, format_duration(left), terminal_ ? "" : "\n");
-    shown_ = terminal_;
-    std::fflush(stderr);
-  }
-  void evaluation(const EvaluationReport& report) override {
-    erase();
-    fmt::print(stderr, "step {}: validation loss {:.4f}{} over {} tokens{}\n", format_count(report.step), report.loss,
-               mtp_text(report.mtp_loss, report.mtp_acceptance), format_count(report.tokens), report.best ? ", the best so far" : "");
-  }
-  void checkpoint(int64_t, const std::filesystem::path& path) override {
-    erase();
-    fmt::print(stderr, "checkpoint: {}\n", path.string());
-  }
-  void end(bool finished) override {
-    if (terminal_ && shown_) fmt::print(stderr, "\n");
-    fmt::print(stderr, "{}", finished ? "done\n" : "stopped; the same command goes on from the checkpoint\n");
+  Samples(const TrainConfig& config, std::span<TrainingObserver* const> readers) : config_(config), readers_(readers.begin(), readers.end()) {}
+
+  void evaluation(const EvaluationReport& report) override { evaluated_ = report.step; }
+  void checkpoint(int64_t step, const std::filesystem::path& path) override {
+    if (step != evaluated_ || config_.evaluation.prompts.empty()) return;
+    Engine engine(path, {.threads = static_cast<int>(config_.run.threads)});
+    const Tokenizer tokenizer = Tokenizer::load(path);
+    const bool chat = std::filesystem::exists(path / "chat_template.jinja");
+    SequenceModel model(engine);
+    Timeline timeline(model);
+    GenerateOptions options{.max_tokens = config_.evaluation.sample_tokens, .stop_ids = engine.config().eos_token_ids};
+    std::vector<SampleText> samples;
+    for (const std::string& prompt : config_.evaluation.prompts) {
+      std::vector<int32_t> tokens = tokenizer.encode(prompt, SpecialTokens::kPlain);
+      if (chat) {
+        const ChatFormat format = ChatFormat::load(path);
+        const nlohmann::ordered_json messages = {{{"role", "user"}, {"content", prompt}}};
+        tokens = encode_prompt(tokenizer, render_prompt(format, tokenizer, messages, nullptr, true, nlohmann::ordered_json::object()));
+        if (const auto end = tokenizer.token_id("<|im_end|>")) options.stop_ids.push_back(*end);
+      }
+      timeline.reset();
+      Sampler sampler({.temperature = 0.0}, sampleable_ids(tokenizer));
+      samples.push_back({prompt, generate(timeline, tokenizer, tokens, sampler, options).text});
+    }
+    for (TrainingObserver* reader : readers_) reader->samples(step, samples);
   }
 
  private:
-  using Clock = std::chrono::steady_clock;
-  void erase() {
-    if (shown_) fmt::print(stderr, "\r\x1b[K");
-    shown_ = false;
-  }
-  RunReport run_;
-  bool terminal_ = isatty(STDERR_FILENO) == 1, shown_ = false;
-  double seconds_ = 0;
-  int64_t steps_ = 0;
-  Clock::time_point last_{};
+  const TrainConfig& config_;
+  std::vector<TrainingObserver*> readers_;
+  int64_t evaluated_ = -1;
 };
 
-int train(const TrainCommand& command) {
-  if (command.explain) {
-    fmt::print("{}", explain_train_config());
-    return 0;
-  }
+int train(const TrainCommand& command, Communicator& communicator) {
+  const bool speaks = communicator.rank() == 0;
   const auto start = std::chrono::steady_clock::now();
   const TrainConfig config = load_train_config(command.config);
   const int threads = config.run.threads > 0 ? static_cast<int>(config.run.threads) : static_cast<int>(allowed_cpus().size());
   const Isa isa = chosen_isa();
   RunReport run{.config_text = config.text, .steps = config.optimizer.steps, .batch_tokens = config.data.batch_tokens, .threads = threads};
-  run.peak_flops = command.quiet ? 0.0 : measure_roof(threads, isa).f32_flops_per_second;
+  // All ranks at once, as they will compute.
+  run.peak_flops = command.quiet ? 0.0 : measure_roof(threads, isa).f32_flops_per_second * communicator.size();
   const auto backend = make_cpu_training_backend(threads, isa);
-  SingleProcess communicator;
-  Trainer trainer(config, *backend, communicator, [](const std::string& line) { fmt::print(stderr, "note: {}\n", line); });
+  Trainer trainer(config, *backend, communicator, [&](const std::string& line) {
+    if (speaks) fmt::print(stderr, "note: {}\n", line);
+  });
   run.parameters = trainer.parameters().total;
   run.active_parameters = trainer.parameters().active;
   run.first_step = trainer.step_count();
   run.ranks = communicator.size();
 
   ProgressLines lines;
+  std::optional<MetricsLog> metrics;
+  std::optional<TensorBoardWriter> tensorboard;
+  std::optional<Samples> samples;
   std::vector<TrainingObserver*> observers;
-  if (!command.quiet) observers.push_back(&lines);
-  if (!command.quiet && !trainer.resumed_from().empty()) fmt::print(stderr, "goes on from {}\n", trainer.resumed_from().string());
+  if (speaks) {
+    observers = {&metrics.emplace(config.run.output / "metrics.jsonl", run.first_step),
+                 &tensorboard.emplace(config.run.output / "tensorboard", run.first_step)};
+    if (!command.quiet) observers.push_back(&lines);
+    observers.push_back(&samples.emplace(config, observers));
+  }
+  if (!command.quiet && speaks && !trainer.resumed_from().empty()) fmt::print(stderr, "goes on from {}\n", trainer.resumed_from().string());
   for (TrainingObserver* observer : observers) observer->begin(run);
   catch_interrupts();
   const auto stop = [&] {
@@ -127,8 +118,29 @@ int train(const TrainCommand& command) {
     return interrupted() || (command.until_minutes > 0 && minutes >= command.until_minutes);
   };
   const bool finished = run_training(trainer, observers, stop);
-  if (!trainer.last_checkpoint().empty()) fmt::print("{}\n", trainer.last_checkpoint().string());
+  if (speaks && !trainer.last_checkpoint().empty()) fmt::print("{}\n", trainer.last_checkpoint().string());
   return finished || !interrupted() ? 0 : 130;
+}
+
+int train_with_others(const TrainCommand& command) {
+  if (command.explain) {
+    fmt::print("{}", explain_train_config());
+    return 0;
+  }
+  const auto communicator = connect();
+  if (communicator->size() == 1) return train(command, *communicator);
+  const auto share = communicator->cpu_share();
+  if (share.count > 1) share_cpus(share.index, share.count);
+  try {
+    return train(command, *communicator);
+  } catch (const std::exception& error) {
+    // What is wrong for all of them, rank 0 says once.
+    if (communicator->rank() != 0) std::this_thread::sleep_for(std::chrono::seconds(1));
+    std::fflush(stdout);
+    fmt::print(stderr, "qnext: error: rank {} of {}: {}\n", communicator->rank(), communicator->size(), error.what());
+    communicator->abort();
+    return 1;
+  }
 }
 
 }  // namespace
@@ -144,9 +156,12 @@ void add_train_command(CLI::App& app, Action& action) {
   command->add_flag("-q,--quiet", options->quiet, "no progress on stderr");
   config->excludes(explain);
   command->footer(kExamples);
-  command->callback([options, &action] {
+  command->require_subcommand(0, 1);
+  add_train_report_command(*command, action);
+  command->callback([command, options, &action] {
+    if (!command->get_subcommands().empty()) return;
     if (options->config.empty() && !options->explain) throw CLI::RequiredError("--config");
-    action = [options] { return train(*options); };
+    action = [options] { return train_with_others(*options); };
   });
 }
 

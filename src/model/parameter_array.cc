@@ -72,18 +72,37 @@ Weights weights_of_shape(const ModelConfig& c, bool mtp) {
   return w;
 }
 
-ParameterArray::ParameterArray(const ModelConfig& config, bool mtp, Backend& backend)
-    : weights_(weights_of_shape(config, mtp)) {
-  constexpr int64_t kLine = 16;
-  // The skeleton's pointers are null, which would make the head look tied.
+namespace {
+
+/// With a head that for_each_parameter() sees as one of its own: null pointers would make it look tied.
+Weights skeleton(const ModelConfig& config, bool mtp) {
   static const std::byte untied{};
-  if (!config.tie_word_embeddings) weights_.lm_head.data = &untied;
+  Weights weights = weights_of_shape(config, mtp);
+  if (!config.tie_word_embeddings) weights.lm_head.data = &untied;
+  return weights;
+}
+
+constexpr int64_t kLine = 16;
+
+std::vector<ParameterInfo> list_of(const Weights& weights) {
+  std::vector<ParameterInfo> list;
+  int64_t size = 0;
   const auto place = [&](const std::string& name, int64_t rows, int64_t cols, bool is_matrix) {
-    parameters_.push_back({name, size_, rows, cols, is_matrix});
-    size_ += (rows * cols + kLine - 1) / kLine * kLine;
+    list.push_back({name, size, rows, cols, is_matrix});
+    size += (rows * cols + kLine - 1) / kLine * kLine;
   };
-  for_each_parameter(weights_, {[&](const std::string& name, const Matrix& m) { place(name, m.rows, m.cols, true); },
+  for_each_parameter(weights, {[&](const std::string& name, const Matrix& m) { place(name, m.rows, m.cols, true); },
                                 [&](const std::string& name, const Vector& v) { place(name, 1, v.size, false); }});
+  return list;
+}
+
+}  // namespace
+
+std::vector<ParameterInfo> parameter_list(const ModelConfig& config, bool mtp) { return list_of(skeleton(config, mtp)); }
+
+ParameterArray::ParameterArray(const ModelConfig& config, bool mtp, Backend& backend)
+    : weights_(skeleton(config, mtp)), parameters_(list_of(weights_)) {
+  size_ = (parameters_.back().offset + parameters_.back().size() + kLine - 1) / kLine * kLine;
   buffer_ = backend.allocate(size_ * static_cast<int64_t>(sizeof(float)));
   size_t next = 0;
   std::vector<Matrix*> matrices;

@@ -45,6 +45,9 @@ class ParameterArray {
   std::vector<ParameterInfo> parameters_;
 };
 
+/// Where the parameters of a model of that shape lie in its ParameterArray.
+std::vector<ParameterInfo> parameter_list(const ModelConfig& config, bool mtp);
+
 /// Weights of the config's shapes without data: every matrix and vector has its size and a null pointer.
 Weights weights_of_shape(const ModelConfig& config, bool mtp);
 

@@ -98,28 +98,6 @@ Json read_state(const fs::path& directory) {
   return json;
 }
 
-/// Values a part at a time.
-class TensorsWriter {
- public:
-  explicit TensorsWriter(const fs::path& path) : path_(path) {}
-  void add(std::string name, std::vector<int64_t> shape, std::vector<std::span<float>> parts) {
-    specs_.push_back({std::move(name), DType::kF32, std::move(shape)});
-    parts_.push_back(std::move(parts));
-  }
-  void write() {
-    const auto writer = create_safetensors(path_, specs_);
-    for (const auto& parts : parts_) {
-      for (const auto& part : parts) writer->append(std::as_bytes(part));
-    }
-    writer->finish();
-  }
-
- private:
-  fs::path path_;
-  std::vector<TensorSpec> specs_;
-  std::vector<std::vector<std::span<float>>> parts_;
-};
-
 }  // namespace
 
 void verify_checkpoint(const fs::path& directory) {
@@ -135,8 +113,10 @@ void verify_checkpoint(const fs::path& directory) {
   }
 }
 
-CheckpointStore::CheckpointStore(const TrainConfig& config, std::function<void(const std::string&)> warn)
-    : config_(config), warn_(std::move(warn)) {
+CheckpointStore::CheckpointStore(const TrainConfig& config, Communicator& communicator,
+                                 std::function<void(const std::string&)> warn)
+    : config_(config), communicator_(communicator), warn_(std::move(warn)) {
+  if (communicator.rank() != 0) return;
   const fs::path& output = config.run.output;
   std::error_code error;
   fs::create_directories(output, error);
@@ -201,23 +181,73 @@ void CheckpointStore::write_model(const fs::path& directory, ParameterArray& par
   writer->finish();
 }
 
-void CheckpointStore::write_state(const fs::path& directory, const Arrays& arrays) const {
-  TensorsWriter writer(directory / kStateTensors);
-  const auto add = [&](const char* kind, ParameterArray& array, const ParameterInfo& p) {
+struct CheckpointStore::StateTensor {
+  TensorSpec spec;
+  int owner = 0;
+  int64_t part_size = 0;                ///< its values come in equal parts
+  std::vector<std::span<float>> parts;  ///< at its owner
+};
+
+std::vector<CheckpointStore::StateTensor> CheckpointStore::state_tensors(const Arrays& arrays) const {
+  std::vector<StateTensor> tensors;
+  const auto& list = arrays.parameters->parameters();
+  for (size_t i = 0; i < list.size(); ++i) {
+    const ParameterInfo& p = list[i];
     const std::vector<int64_t> shape = p.is_matrix ? std::vector{p.rows, p.cols} : std::vector{p.cols};
-    writer.add(fmt::format("{}.{}", kind, p.name), shape, {array.of(p)});
-  };
-  for (const ParameterInfo& p : arrays.parameters->parameters()) {
-    if (config_.checkpoint.bf16) add("master", *arrays.parameters, p);
-    add("m", arrays.optimizer->first_moments(), p);
-    if (arrays.optimizer->has_second_moment(p)) add("v", arrays.optimizer->second_moments(), p);
+    const auto add = [&](const char* kind, int owner, std::span<float> values) {
+      tensors.push_back({{fmt::format("{}.{}", kind, p.name), DType::kF32, shape}, owner, p.size(), {values}});
+    };
+    const int owner = arrays.optimizer->shares().owner(i);
+    if (config_.checkpoint.bf16) add("master", 0, arrays.parameters->of(p));
+    add("m", owner, arrays.optimizer->first_moment(i));
+    if (arrays.optimizer->has_second_moment(p)) add("v", owner, arrays.optimizer->second_moment(i));
   }
-  for (Lanes::StateTensor& t : arrays.lanes->states()) writer.add(std::move(t.name), std::move(t.shape), std::move(t.parts));
-  writer.write();
+  for (Lanes::StateTensor& t : arrays.lanes->states()) {
+    const int64_t part_size = t.shape.back();
+    tensors.push_back({{std::move(t.name), DType::kF32, std::move(t.shape)}, t.owner, part_size, std::move(t.parts)});
+  }
+  return tensors;
+}
+
+/// A part at a time, those of other ranks as they come.
+void CheckpointStore::write_state(const fs::path& directory, const Arrays& arrays) const {
+  const std::vector<StateTensor> tensors = state_tensors(arrays);
+  std::vector<TensorSpec> specs;
+  for (const StateTensor& t : tensors) specs.push_back(t.spec);
+  const auto writer = create_safetensors(directory / kStateTensors, specs);
+  std::vector<float> received;
+  for (const StateTensor& t : tensors) {
+    if (t.owner == 0) {
+      for (const auto& part : t.parts) writer->append(std::as_bytes(part));
+      continue;
+    }
+    int64_t count = 1;
+    for (const int64_t extent : t.spec.shape) count *= extent;
+    received.resize(static_cast<size_t>(t.part_size));
+    for (int64_t done = 0; done < count; done += t.part_size) {
+      communicator_.transfer(received, t.owner, 0);
+      writer->append(std::as_bytes(std::span(received)));
+    }
+  }
+  writer->finish();
+}
+
+/// The other side of write_state().
+void CheckpointStore::send_state(const Arrays& arrays) const {
+  for (const StateTensor& t : state_tensors(arrays)) {
+    if (t.owner != communicator_.rank()) continue;
+    for (const auto& part : t.parts) communicator_.transfer(part, t.owner, 0);
+  }
 }
 
 void CheckpointStore::save(const TrainingState& state, const Arrays& arrays) {
   const fs::path path = config_.run.output / fmt::format("step-{:08}", state.step);
+  if (communicator_.rank() != 0) {
+    send_state(arrays);
+    communicator_.barrier();
+    last_good_ = path;
+    return;
+  }
   fs::path temporary = path;
   temporary += fmt::format(".tmp-{}", ::getpid());
   std::error_code error;
@@ -225,44 +255,50 @@ void CheckpointStore::save(const TrainingState& state, const Arrays& arrays) {
   fs::create_directory(temporary, error);
   if (error) throw Error(fmt::format("{}: cannot create: {}", temporary.string(), error.message()));
   try {
-    write_model(temporary, *arrays.parameters);
-    write_state(temporary, arrays);
-    write_file(temporary / "config.json", config_.config_json);
-    for (const char* name : kCopied) {
-      const fs::path from = config_.model.tokenizer / name;
-      if (fs::exists(from)) write_file(temporary / name, read_text_file(from, size_t{1} << 30));
-    }
-    Json files = Json::object();
-    for (const auto& entry : fs::directory_iterator(temporary)) {
-      files[entry.path().filename().string()] = hex(checksum(MappedFile(entry.path()).bytes()));
-    }
-    Json json{{"version", 1},
-              {"step", state.step},
-              {"tokens_seen", state.tokens_seen},
-              {"data_fingerprint", hex(state.data_fingerprint)},
-              {"position",
-               {{"epoch", state.position.epoch},
-                {"next", state.position.next},
-                {"documents", state.position.documents},
-                {"lanes", to_json(state.position.lanes)},
-                {"waiting", to_json(state.position.waiting)}}},
-              {"best_step", state.best_step},
-              {"best_loss", state.best_loss},
-              {"config", state.config},
-              {"files", files}};
-    const std::string text = json.dump();
-    json["checksum"] = hex(checksum(std::as_bytes(std::span(text))));
-    write_file(temporary / kStateJson, json.dump(1) + "\n");
-    sync_directory(temporary);
-    if (fs::exists(path)) remove_directory(path);  // a damaged one, or of a run that was set back
-    fs::rename(temporary, path);
-    sync_directory(config_.run.output);
+    write(temporary, path, state, arrays);
   } catch (const std::exception& failure) {
     fs::remove_all(temporary, error);
     throw Error(fmt::format("the checkpoint of step {} could not be written: {}", state.step, failure.what()));
   }
+  communicator_.barrier();
   last_good_ = path;
   remove_old(state);
+}
+
+/// All files under `temporary`, then renamed.
+void CheckpointStore::write(const fs::path& temporary, const fs::path& path, const TrainingState& state, const Arrays& arrays) {
+  write_model(temporary, *arrays.parameters);
+  write_state(temporary, arrays);
+  write_file(temporary / "config.json", config_.config_json);
+  for (const char* name : kCopied) {
+    const fs::path from = config_.model.tokenizer / name;
+    if (fs::exists(from)) write_file(temporary / name, read_text_file(from, size_t{1} << 30));
+  }
+  Json files = Json::object();
+  for (const auto& entry : fs::directory_iterator(temporary)) {
+    files[entry.path().filename().string()] = hex(checksum(MappedFile(entry.path()).bytes()));
+  }
+  Json json{{"version", 1},
+            {"step", state.step},
+            {"tokens_seen", state.tokens_seen},
+            {"data_fingerprint", hex(state.data_fingerprint)},
+            {"position",
+             {{"epoch", state.position.epoch},
+              {"next", state.position.next},
+              {"documents", state.position.documents},
+              {"lanes", to_json(state.position.lanes)},
+              {"waiting", to_json(state.position.waiting)}}},
+            {"best_step", state.best_step},
+            {"best_loss", state.best_loss},
+            {"config", state.config},
+            {"files", files}};
+  const std::string text = json.dump();
+  json["checksum"] = hex(checksum(std::as_bytes(std::span(text))));
+  write_file(temporary / kStateJson, json.dump(1) + "\n");
+  sync_directory(temporary);
+  if (fs::exists(path)) remove_directory(path);  // a damaged one, or of a run that was set back
+  fs::rename(temporary, path);
+  sync_directory(config_.run.output);
 }
 
 void CheckpointStore::remove_old(const TrainingState& state) {
@@ -277,17 +313,30 @@ void CheckpointStore::remove_old(const TrainingState& state) {
 // ---- reading
 
 std::optional<fs::path> CheckpointStore::newest() {
-  auto all = list();
-  std::ranges::reverse(all);
-  for (const auto& [step, path] : all) {
-    try {
-      verify_checkpoint(path);
-      return path;
-    } catch (const Error& error) {
-      warn_(fmt::format("{}: not used, it is torn or altered: {}", path.string(), error.what()));
+  // Rank 0 looks and tells the others the step.
+  std::optional<std::pair<int64_t, fs::path>> found;
+  if (communicator_.rank() == 0) {
+    auto all = list();
+    std::ranges::reverse(all);
+    for (const auto& candidate : all) {
+      try {
+        verify_checkpoint(candidate.second);
+        found = candidate;
+        break;
+      } catch (const Error& error) {
+        warn_(fmt::format("{}: not used, it is torn or altered: {}", candidate.second.string(), error.what()));
+      }
     }
   }
-  return std::nullopt;
+  int64_t step = found ? found->first : 0;
+  communicator_.sum(std::span(&step, 1));
+  if (step == 0) return std::nullopt;
+  if (found) return found->second;
+  for (const auto& candidate : list()) {
+    if (candidate.first == step) return candidate.second;
+  }
+  throw Error(fmt::format("{}: rank 0 has a checkpoint of step {} there, which rank {} does not see: all need the same directory",
+                          config_.run.output.string(), step, communicator_.rank()));
 }
 
 TrainingState CheckpointStore::load(const fs::path& directory, const Arrays& arrays, uint64_t data_fingerprint) {
@@ -330,11 +379,14 @@ TrainingState CheckpointStore::load(const fs::path& directory, const Arrays& arr
     std::memcpy(out.data(), it->second.bytes.data(), out.size_bytes());
   };
   const auto& list = arrays.parameters->parameters();
+  const ParameterShares::Share& share = arrays.optimizer->shares().of(communicator_.rank());
   const bool masters = tensors.contains("master." + list.front().name);
-  for (const ParameterInfo& p : list) {
+  for (size_t i = 0; i < list.size(); ++i) {
+    const ParameterInfo& p = list[i];
     if (masters) copy("master." + p.name, arrays.parameters->of(p), true);
-    copy("m." + p.name, arrays.optimizer->first_moments().of(p), true);
-    copy("v." + p.name, arrays.optimizer->second_moments().of(p), false);
+    if (i < share.first || i >= share.last) continue;
+    copy("m." + p.name, arrays.optimizer->first_moment(i), true);
+    copy("v." + p.name, arrays.optimizer->second_moment(i), false);
   }
   if (!masters) {
     try {
@@ -358,6 +410,7 @@ TrainingState CheckpointStore::load(const fs::path& directory, const Arrays& arr
   }
   arrays.lanes->restore(state.position);
   for (const Lanes::StateTensor& t : arrays.lanes->states()) {
+    if (t.owner != communicator_.rank()) continue;
     const auto it = tensors.find(t.name);
     size_t bytes = 0;
     for (const auto& part : t.parts) bytes += part.size_bytes();

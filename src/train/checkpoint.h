@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "distributed/communicator.h"
 #include "model/parameter_array.h"
 #include "train/config.h"
 #include "train/lanes.h"
@@ -27,11 +28,14 @@ struct TrainingState {
 /// The checkpoints of a run: directories step-00000500 in its output directory. Each is a Hugging Face model directory with two
 /// more files, training_state.json and training_state.safetensors. They appear under their name when every file is complete and
 /// on the disk; XXH3 checksums of all files are in training_state.json.
+///
+/// With several ranks all call the same functions; rank 0 alone writes, what it needs of the others comes to it. A checkpoint
+/// does not depend on the number of ranks. All must see the same output directory.
 class CheckpointStore {
  public:
   /// Removes what a killed run left unfinished. `warn` is told of what is skipped. Throws Error when another process trains into the
   /// same directory.
-  CheckpointStore(const TrainConfig& config, std::function<void(const std::string&)> warn);
+  CheckpointStore(const TrainConfig& config, Communicator& communicator, std::function<void(const std::string&)> warn);
   ~CheckpointStore();
   CheckpointStore(const CheckpointStore&) = delete;
   CheckpointStore& operator=(const CheckpointStore&) = delete;
@@ -56,11 +60,17 @@ class CheckpointStore {
 
  private:
   void write_model(const std::filesystem::path& directory, ParameterArray& parameters) const;
+  /// What training_state.safetensors holds, in its order.
+  struct StateTensor;
+  std::vector<StateTensor> state_tensors(const Arrays& arrays) const;
   void write_state(const std::filesystem::path& directory, const Arrays& arrays) const;
+  void send_state(const Arrays& arrays) const;
+  void write(const std::filesystem::path& temporary, const std::filesystem::path& path, const TrainingState& state, const Arrays& arrays);
   void remove_old(const TrainingState& state);
   std::vector<std::pair<int64_t, std::filesystem::path>> list() const;
 
   const TrainConfig& config_;
+  Communicator& communicator_;
   std::function<void(const std::string&)> warn_;
   std::filesystem::path last_good_;
   int lock_ = -1;

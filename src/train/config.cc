@@ -148,6 +148,9 @@ constexpr Key kKeys[] = {
     {"evaluation", "every", Type::kInteger, "500", 1, kHuge, nullptr, "steps, where there is validation data; at the end too"},
     {"evaluation", "tokens", Type::kInteger, "65536", 2, kHuge, nullptr, "of the validation data, always the same"},
 
+    {"evaluation", "prompts", Type::kTexts, "[]", 0, 0, nullptr,
+     "what the model answers to whenever an evaluation saves a checkpoint: sample texts for metrics, TensorBoard and the report"},
+    {"evaluation", "sample_tokens", Type::kInteger, "60", 1, 1 << 20, nullptr, "most tokens of a sample text"},
     {"memory", "activations_mib", Type::kInteger, "1024", 0, 1 << 24, nullptr,
      "for activations inside layers that are kept for the backward pass; the others are computed again, to the same bits"},
 };
@@ -485,7 +488,8 @@ TrainConfig parse_train_config(std::string_view text, const std::string& file, c
 
   c.checkpoint = {reader.integer("checkpoint.every"), reader.integer("checkpoint.keep_last"),
                   reader.boolean("checkpoint.keep_best"), bf16};
-  c.evaluation = {reader.integer("evaluation.every"), reader.integer("evaluation.tokens")};
+  c.evaluation = {reader.integer("evaluation.every"), reader.integer("evaluation.tokens"), reader.texts("evaluation.prompts"),
+                  reader.integer("evaluation.sample_tokens")};
   c.memory.activation_bytes = reader.integer("memory.activations_mib") << 20;
   return c;
 }

@@ -56,6 +56,8 @@ struct TrainConfig {
   } checkpoint;
   struct Evaluation {
     int64_t every = 0, tokens = 0;
+    std::vector<std::string> prompts;
+    int64_t sample_tokens = 0;
   } evaluation;
   struct Memory {
     int64_t activation_bytes = 0;

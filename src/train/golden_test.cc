@@ -18,11 +18,11 @@
 #include "model/training_model.h"
 #include "train/optimizer.h"
 
-// Twenty steps of AdamW against PyTorch and transformers (tests/golden/make_training.py).
+// Twenty steps of AdamW against PyTorch and transformers (tests/train/make_training_golden.py).
 namespace qnext {
 namespace {
 
-const std::filesystem::path kGolden = std::filesystem::path(QNEXT_SOURCE_DIR) / "tests" / "golden" / "training";
+const std::filesystem::path kGolden = std::filesystem::path(QNEXT_SOURCE_DIR) / "tests" / "train" / "golden";
 
 class GoldenTrainingTest : public ::testing::TestWithParam<Isa> {
  protected:

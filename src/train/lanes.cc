@@ -226,23 +226,34 @@ void Lanes::restore(const DataPosition& position) {
 
 std::vector<Lanes::StateTensor> Lanes::states() const {
   std::vector<StateTensor> list;
-  for (size_t i = 0; i < carried_.size(); ++i) {
-    const Piece* piece = carried_[i];
-    if (piece == nullptr) continue;
+  const auto count = static_cast<int64_t>(position_.lanes.size());
+  for (int64_t i = 0; i < count; ++i) {
+    const LanePosition& lane = position_.lanes[static_cast<size_t>(i)];
+    const int64_t tokens = lane.offset - lane.context_begin;
+    const Piece* piece = carried_[static_cast<size_t>(i)];
+    const bool ours = is_ours(i, count);
+    QNEXT_CHECK((piece != nullptr) == (ours && lane.document >= 0 && tokens > 0));
+    if (lane.document < 0 || tokens == 0) continue;
+    const auto owner = static_cast<int>(owner_of(i, count));
     if (layout_.recurrent_floats > 0) {
-      list.push_back({fmt::format("lane.{}.recurrent", i), {layout_.recurrent_floats},
-                      {{piece->before.recurrent, static_cast<size_t>(layout_.recurrent_floats)}}});
+      StateTensor tensor{fmt::format("lane.{}.recurrent", i), {layout_.recurrent_floats}, owner, {}};
+      if (ours) tensor.parts.emplace_back(piece->before.recurrent, static_cast<size_t>(layout_.recurrent_floats));
+      list.push_back(std::move(tensor));
     }
-    const auto add_blocks = [&](std::string name, const std::vector<std::byte*>& blocks, int64_t bytes) {
+    const int64_t blocks = (tokens + kBlockTokens - 1) / kBlockTokens;
+    const auto add_blocks = [&](std::string name, const std::vector<std::byte*>* memory, int64_t bytes) {
       const int64_t floats = bytes / static_cast<int64_t>(sizeof(float));
-      if (blocks.empty() || floats == 0) return;
-      StateTensor tensor{std::move(name), {static_cast<int64_t>(blocks.size()), floats}, {}};
-      for (std::byte* block : blocks) tensor.parts.emplace_back(reinterpret_cast<float*>(block), static_cast<size_t>(floats));
+      if (floats == 0) return;
+      StateTensor tensor{std::move(name), {blocks, floats}, owner, {}};
+      if (memory != nullptr) {
+        QNEXT_CHECK(static_cast<int64_t>(memory->size()) == blocks);
+        for (std::byte* block : *memory) tensor.parts.emplace_back(reinterpret_cast<float*>(block), static_cast<size_t>(floats));
+      }
       list.push_back(std::move(tensor));
     };
-    add_blocks(fmt::format("lane.{}.kv", i), piece->state.kv_blocks, kv_.bytes_each());
-    for (size_t d = 0; d < piece->mtp.size(); ++d) {
-      add_blocks(fmt::format("lane.{}.mtp.{}.kv", i, d), piece->mtp[d].kv_blocks, mtp_kv_.bytes_each());
+    add_blocks(fmt::format("lane.{}.kv", i), ours ? &piece->state.kv_blocks : nullptr, kv_.bytes_each());
+    for (int64_t d = 0; d < options_.mtp_steps; ++d) {
+      add_blocks(fmt::format("lane.{}.mtp.{}.kv", i, d), ours ? &piece->mtp[static_cast<size_t>(d)].kv_blocks : nullptr, mtp_kv_.bytes_each());
     }
   }
   return list;

@@ -55,11 +55,12 @@ class Lanes {
   /// Goes to a position, with room for the states that states() lists then, all zero. Throws Error when it is none of this data.
   void restore(const DataPosition& position);
 
-  /// What this rank's lanes carry on: "lane.3.recurrent", "lane.3.kv", "lane.3.mtp.0.kv". A tensor's values are its parts' one
-  /// after the other.
+  /// What the lanes carry on, of all ranks: "lane.3.recurrent", "lane.3.kv", "lane.3.mtp.0.kv". A tensor's values are its parts'
+  /// one after the other, shape.back() values each; only its owner has parts.
   struct StateTensor {
     std::string name;
     std::vector<int64_t> shape;
+    int owner = 0;
     std::vector<std::span<float>> parts;
   };
   std::vector<StateTensor> states() const;
@@ -87,9 +88,9 @@ class Lanes {
     std::vector<SequenceState> mtp;
   };
 
-  bool is_ours(int64_t lane, int64_t lanes) const {
-    return lane >= lanes * options_.rank / options_.ranks && lane < lanes * (options_.rank + 1) / options_.ranks;
-  }
+  /// Rank r has the lanes from lanes * r / ranks to lanes * (r + 1) / ranks.
+  int64_t owner_of(int64_t lane, int64_t lanes) const { return ((lane + 1) * options_.ranks - 1) / lanes; }
+  bool is_ours(int64_t lane, int64_t lanes) const { return owner_of(lane, lanes) == options_.rank; }
   void fill(size_t lane, int64_t rows, TrainingBatch* batch);
   void add_rows(const LanePosition& at, int64_t rows, Piece& piece, TrainingBatch& batch);
   void deal(LanePosition& lane);

@@ -1,7 +1,9 @@
 #pragma once
 #include <filesystem>
+#include <span>
 
 #include "train/report_types.h"
+#include "train/sample_text.h"
 
 namespace qnext {
 
@@ -12,6 +14,8 @@ class TrainingObserver {
   virtual void begin(const RunReport&) {}
   virtual void step(const StepReport&) {}
   virtual void evaluation(const EvaluationReport&) {}
+  /// What the model of that step writes.
+  virtual void samples(int64_t /*step*/, std::span<const SampleText>) {}
   /// A checkpoint that is complete, after the step it is of.
   virtual void checkpoint(int64_t /*step*/, const std::filesystem::path&) {}
   /// finished: all steps are done; else the run was asked to stop.

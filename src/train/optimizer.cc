@@ -17,9 +17,20 @@ UpdateRule update_rule(const ParameterInfo& p, OptimizerKind kind) {
   return rule;
 }
 
-Optimizer::Optimizer(const ModelConfig& config, bool mtp, const TrainConfig::Optimizer& options, TrainingBackend& backend)
-    : options_(options), backend_(backend), m_(config, mtp, backend), v_(config, mtp, backend) {
-  for (const ParameterInfo& p : m_.parameters()) rules_.push_back(update_rule(p, options.kind));
+Optimizer::Optimizer(const ModelConfig& config, bool mtp, const TrainConfig::Optimizer& options, TrainingBackend& backend,
+                     int rank, int ranks)
+    : options_(options), backend_(backend), parameters_(parameter_list(config, mtp)), shares_(parameters_, ranks), rank_(rank) {
+  const int64_t bytes = std::max<int64_t>(1, shares_.of(rank).size()) * static_cast<int64_t>(sizeof(float));
+  m_ = backend.allocate(bytes);
+  v_ = backend.allocate(bytes);
+  for (const ParameterInfo& p : parameters_) rules_.push_back(update_rule(p, options.kind));
+}
+
+std::span<float> Optimizer::moment(const Buffer& buffer, size_t parameter) const {
+  const ParameterShares::Share& share = shares_.of(rank_);
+  if (parameter < share.first || parameter >= share.last) return {};
+  const ParameterInfo& p = parameters_[parameter];
+  return {buffer.floats() + (p.offset - share.begin), static_cast<size_t>(p.size())};
 }
 
 void Optimizer::update(ParameterArray& parameters, ParameterArray& gradients, int64_t step, double factor,
@@ -36,23 +47,25 @@ void Optimizer::update(ParameterArray& parameters, ParameterArray& gradients, in
       .gradient_scale = static_cast<float>(gradient_scale),
   };
   const auto decay = static_cast<float>(options_.weight_decay);
-  const std::vector<ParameterInfo>& list = parameters.parameters();
-  for (size_t i = 0; i < list.size();) {
+  const std::vector<ParameterInfo>& list = parameters_;
+  const ParameterShares::Share& share = shares_.of(rank_);
+  for (size_t i = share.first; i < share.last;) {
     const ParameterInfo& p = list[i];
     if (rules_[i].muon) {
-      muon(parameters.of(p), gradients.of(p), m_.of(p), p, static_cast<float>(options_.muon_learning_rate * factor), decay,
+      muon(parameters.of(p), gradients.of(p), first_moment(i), p, static_cast<float>(options_.muon_learning_rate * factor), decay,
            static_cast<float>(gradient_scale));
       ++i;
       continue;
     }
     // Neighbours of one rule in one call; the gaps between them are zero in every array and stay so.
     size_t end = i + 1;
-    while (end < list.size() && !rules_[end].muon && rules_[end].decays == rules_[i].decays) ++end;
+    while (end < share.last && !rules_[end].muon && rules_[end].decays == rules_[i].decays) ++end;
     const auto begin = static_cast<size_t>(p.offset);
     const auto size = static_cast<size_t>(list[end - 1].offset + list[end - 1].size()) - begin;
     adamw.weight_decay = rules_[i].decays ? decay : 0.0f;
-    backend_.adamw(parameters.values().subspan(begin, size), gradients.values().subspan(begin, size),
-                   m_.values().subspan(begin, size), v_.values().subspan(begin, size), adamw);
+    const int64_t at = p.offset - share.begin;
+    backend_.adamw(parameters.values().subspan(begin, size), gradients.values().subspan(begin, size), {m_.floats() + at, size},
+                   {v_.floats() + at, size}, adamw);
     i = end;
   }
 }

@@ -7,6 +7,7 @@
 #include "backend/training_backend.h"
 #include "model/parameter_array.h"
 #include "train/config.h"
+#include "train/parameter_shares.h"
 
 namespace qnext {
 
@@ -19,26 +20,34 @@ struct UpdateRule {
 /// is for hidden matrices: not embedding, head, router, nor the gates of a few rows (in_proj_ba, shared_expert_gate).
 UpdateRule update_rule(const ParameterInfo& parameter, OptimizerKind kind);
 
-/// AdamW, or Muon for hidden matrices and AdamW for the others. Owns the moments.
+/// AdamW, or Muon for hidden matrices and AdamW for the others. Owns the moments of this rank's share of the parameters.
 class Optimizer {
  public:
-  Optimizer(const ModelConfig& config, bool mtp, const TrainConfig::Optimizer& options, TrainingBackend& backend);
+  Optimizer(const ModelConfig& config, bool mtp, const TrainConfig::Optimizer& options, TrainingBackend& backend, int rank = 0,
+            int ranks = 1);
 
-  /// One update with gradients times gradient_scale. step counts from 1.
+  /// One update of this rank's share, with gradients times gradient_scale. step counts from 1.
   void update(ParameterArray& parameters, ParameterArray& gradients, int64_t step, double factor, double gradient_scale);
 
-  /// Running means of the gradient (Muon: its momentum) and, of AdamW's parameters, its square.
-  ParameterArray& first_moments() { return m_; }
-  ParameterArray& second_moments() { return v_; }
+  const ParameterShares& shares() const { return shares_; }
+  /// Running means of the gradient (Muon: its momentum) and, of AdamW's parameters, its square; empty for a parameter of another
+  /// rank.
+  std::span<float> first_moment(size_t parameter) { return moment(m_, parameter); }
+  std::span<float> second_moment(size_t parameter) { return moment(v_, parameter); }
+  int64_t moment_bytes() const { return m_.bytes() + v_.bytes(); }
   bool has_second_moment(const ParameterInfo& parameter) const { return !update_rule(parameter, options_.kind).muon; }
 
  private:
+  std::span<float> moment(const Buffer& buffer, size_t parameter) const;
   void muon(std::span<float> w, std::span<const float> gradient, std::span<float> m, const ParameterInfo& p, float rate,
             float decay, float gradient_scale);
 
   TrainConfig::Optimizer options_;
   TrainingBackend& backend_;
-  ParameterArray m_, v_;
+  std::vector<ParameterInfo> parameters_;
+  ParameterShares shares_;
+  int rank_;
+  Buffer m_, v_;  ///< of the share's values
   std::vector<UpdateRule> rules_;
   std::vector<float> x_, gram_, polynomial_, next_;  ///< Newton-Schulz
 };

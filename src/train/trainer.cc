@@ -1,6 +1,7 @@
 #include "train/trainer.h"
 
 #include <algorithm>
+#include <charconv>
 #include <chrono>
 #include <cmath>
 
@@ -31,7 +32,7 @@ Lanes::Options lane_options(const TrainConfig& config, const Communicator& commu
 /// The values of a configuration that change what a run computes.
 std::map<std::string, std::string> values_that_matter(const TrainConfig& config) {
   auto values = config.values;
-  for (const char* key : {"run.output", "run.threads", "checkpoint.every", "checkpoint.keep_last", "memory.activations_mib"}) values.erase(key);
+  for (const char* key : {"run.output", "run.threads", "checkpoint.every", "checkpoint.keep_last", "memory.activations_mib", "evaluation.prompts", "evaluation.sample_tokens"}) values.erase(key);
   return values;
 }
 
@@ -46,10 +47,10 @@ Trainer::Trainer(const TrainConfig& config, TrainingBackend& backend, Communicat
       data_(config.data.train),
       parameters_(config.shape, config.model.mtp_steps > 0, backend),
       gradients_(config.shape, config.model.mtp_steps > 0, backend),
-      optimizer_(config.shape, config.model.mtp_steps > 0, config.optimizer, backend),
+      optimizer_(config.shape, config.model.mtp_steps > 0, config.optimizer, backend, communicator.rank(), communicator.size()),
       model_(config_.shape, parameters_.weights(), {config.model.mtp_steps, config.memory.activation_bytes}, backend),
       lanes_(data_, lane_options(config, communicator), model_.layout(), model_.mtp_layout(), backend),
-      store_(config_, warn_),
+      store_(config_, communicator, warn_),
       count_(count_parameters(config.shape, parameters_.weights())) {
   const Tokenizer tokenizer = Tokenizer::load(config_.model.tokenizer);
   const auto check_data = [&](const TokenDataset& data) {
@@ -91,6 +92,14 @@ Trainer::Trainer(const TrainConfig& config, TrainingBackend& backend, Communicat
   }
   state_.config = values_that_matter(config_);
 
+  layer_values_.resize(static_cast<size_t>(config_.shape.num_layers()) + 2);
+  for (const ParameterInfo& p : gradients_.parameters()) {
+    auto& list = layer_values_[layer_index(p.name)];
+    // Between neighbours lie zeros.
+    if (!list.empty() && p.offset - list.back().second < 64) list.back().second = p.offset + p.size();
+    else list.emplace_back(p.offset, p.offset + p.size());
+  }
+
   // Products: two operations a parameter forward, four backward. The MTP module runs once per step of it.
   const ModelConfig& c = config_.shape;
   double per_row = 2.0 * static_cast<double>(count_.active);
@@ -108,6 +117,18 @@ Trainer::Trainer(const TrainConfig& config, TrainingBackend& backend, Communicat
     if (kind == LayerKind::kLinearAttention) per_row += 7.0 * static_cast<double>(c.linear_num_value_heads * c.linear_key_head_dim * c.linear_value_head_dim);
   }
   flops_per_row_ = 3.0 * per_row;
+}
+
+/// A parameter's row of layer_values_.
+size_t Trainer::layer_index(std::string_view name) const {
+  const auto layers = static_cast<size_t>(config_.shape.num_layers());
+  constexpr std::string_view kLayers = "model.layers.";
+  if (name.starts_with("mtp.")) return layers;
+  if (!name.starts_with(kLayers)) return layers + 1;
+  size_t layer = layers;
+  std::from_chars(name.data() + kLayers.size(), name.data() + name.size(), layer);
+  QNEXT_CHECK(layer < layers, "{}", name);
+  return layer;
 }
 
 std::string Trainer::layer_name(int64_t layer) const {
@@ -163,6 +184,25 @@ void Trainer::reduce(LossSums& sums) {
   communicator_.sum(counts);
   for (size_t d = 0; d < sums.depths.size(); ++d) {
     sums.depths[d] = {losses[d], counts[3 * d], counts[3 * d + 1], counts[3 * d + 2]};
+  }
+}
+
+bool Trainer::anywhere(bool here) {
+  int64_t count = here ? 1 : 0;
+  communicator_.sum(std::span(&count, 1));
+  return count > 0;
+}
+
+/// The backward pass is through with a layer (-1: with all): its gradients go to those who update its parameters, while the
+/// layers before it are computed.
+void Trainer::begin_reduce(int64_t layer) {
+  const auto& values = layer_values_[layer >= 0 ? static_cast<size_t>(layer) : layer_values_.size() - 1];
+  for (int rank = 0; rank < communicator_.size(); ++rank) {
+    const ParameterShares::Share& share = optimizer_.shares().of(rank);
+    for (const auto& [first, last] : values) {
+      const int64_t begin = std::max(first, share.begin), end = std::min(last, share.end);
+      if (begin < end) communicator_.begin_reduce(gradients_.values().subspan(static_cast<size_t>(begin), static_cast<size_t>(end - begin)), rank);
+    }
   }
 }
 
@@ -262,17 +302,24 @@ double Trainer::gradient_norm(StepReport& report) {
     return "layer " + name.substr(13, name.find('.', 13) - 13);
   };
   const auto& list = gradients_.parameters();
-  double total = 0.0;
+  const ParameterShares::Share& share = optimizer_.shares().of(communicator_.rank());
+  std::vector<std::string> groups;
+  std::vector<double> squares;
   for (size_t i = 0; i < list.size();) {
     const std::string group = group_of(list[i].name);
     size_t end = i + 1;
     while (end < list.size() && group_of(list[end].name) == group) ++end;
-    const auto begin = static_cast<size_t>(list[i].offset);
-    const double squares = backend_.sum_of_squares(gradients_.values().subspan(begin, static_cast<size_t>(list[end - 1].offset + list[end - 1].size()) - begin));
-    if (!std::isfinite(squares)) throw Error(fmt::format("{}: expected finite gradients, found NaN or infinity in its weights' gradient", group));
-    report.group_norms.push_back({group, std::sqrt(squares)});
-    total += squares;
+    const auto first = std::max(list[i].offset, share.begin), last = std::min(list[end - 1].offset + list[end - 1].size(), share.end);
+    groups.push_back(group);
+    squares.push_back(first >= last ? 0.0 : backend_.sum_of_squares(gradients_.values().subspan(static_cast<size_t>(first), static_cast<size_t>(last - first))));
     i = end;
+  }
+  communicator_.sum(std::span(squares));
+  double total = 0.0;
+  for (size_t g = 0; g < groups.size(); ++g) {
+    if (!std::isfinite(squares[g])) throw Error(fmt::format("{}: expected finite gradients, found NaN or infinity in its weights' gradient", groups[g]));
+    report.group_norms.push_back({groups[g], std::sqrt(squares[g])});
+    total += squares[g];
   }
   return std::sqrt(total);
 }
@@ -297,9 +344,9 @@ StepReport Trainer::step() {
     from = Clock::now();
     std::ranges::fill(gradients_.values(), 0.0f);
     LossSums sums;
-    model_.backward(batches, scales, gradients_.weights(), sums);
+    model_.backward(batches, scales, gradients_.weights(), sums, [&](int64_t layer) { begin_reduce(layer); });
     reduce(sums);
-    communicator_.sum(gradients_.values());
+    communicator_.finish();
     report_losses(sums, report);
     if (!std::isfinite(report.total_loss)) throw Error("head: expected a finite loss, found NaN or infinity");
     report.backward_seconds = seconds_since(from);
@@ -310,6 +357,10 @@ StepReport Trainer::step() {
     report.clipped = clip > 0 && report.gradient_norm > clip;
     const double factor = schedule_factor(config_.optimizer, report.step);
     optimizer_.update(parameters_, gradients_, report.step, factor, report.clipped ? clip / report.gradient_norm : 1.0);
+    for (int rank = 0; rank < communicator_.size(); ++rank) {
+      const ParameterShares::Share& share = optimizer_.shares().of(rank);
+      communicator_.broadcast(parameters_.values().subspan(static_cast<size_t>(share.begin), static_cast<size_t>(share.size())), rank);
+    }
     report.learning_rate = config_.optimizer.learning_rate * factor;
     if (config_.optimizer.kind == OptimizerKind::kMuon) report.muon_learning_rate = config_.optimizer.muon_learning_rate * factor;
     report.optimizer_seconds = seconds_since(from);
@@ -342,15 +393,18 @@ EvaluationReport Trainer::evaluate() {
   Lanes lanes(*valid_, options, model_.layout(), model_.mtp_layout(), backend_);
   const int64_t length = std::min(config_.stage(state_.tokens_seen).sequence_length, static_cast<int64_t>(valid_->token_count()));
   const int64_t tokens = std::min(config_.evaluation.tokens, static_cast<int64_t>(valid_->token_count()));
-  // A step is a batch on each rank, or less when there is less to do.
-  const int64_t ranks = communicator_.size(), needed = (tokens + length * ranks - 1) / (length * ranks);
-  const int64_t count = std::clamp<int64_t>(config_.data.micro_batch_tokens / length, 1, needed) * ranks;
+  // A step is a batch, or less when there is less to read; the same rows for any number of ranks, some of which may have none.
+  const int64_t needed = (tokens + length - 1) / length;
+  const int64_t count = std::max<int64_t>(1, std::min(config_.data.micro_batch_tokens / length, needed));
   LossSums sums;
+  sums.depths.resize(static_cast<size_t>(1 + config_.model.mtp_steps));
   for (int64_t seen = 0; seen < tokens; seen += count * length) {
     std::vector<RoutingStatistics> statistics;
     const auto batches = lanes.next(count, length);
-    model_.forward(batches, statistics);
-    model_.evaluate(batches, sums);
+    if (!batches.empty()) {
+      model_.forward(batches, statistics);
+      model_.evaluate(batches, sums);
+    }
     lanes.advance();
     report.tokens += count * length;
   }
@@ -396,7 +450,7 @@ bool run_training(Trainer& trainer, std::span<TrainingObserver* const> observers
       const EvaluationReport evaluation = trainer.evaluate();
       tell([&](TrainingObserver& o) { o.evaluation(evaluation); });
     }
-    stopped = stop();
+    stopped = trainer.anywhere(stop());
     if (stopped || trainer.checkpoint_due()) save();
   }
   tell([&](TrainingObserver& o) { o.end(trainer.done()); });

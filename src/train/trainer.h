@@ -5,6 +5,8 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <string_view>
+#include <utility>
 #include <vector>
 
 #include "data/dataset.h"
@@ -21,10 +23,14 @@
 namespace qnext {
 
 /// A run of `qnext train`: its model, data and optimiser, from a checkpoint of its output directory or from the beginning. The
-/// same configuration gives the same bits, for any number of threads and wherever it was interrupted.
+/// same configuration gives the same bits, for any number of threads and wherever it was interrupted; with another number of
+/// ranks, the same up to rounding (docs/numerics.md).
+///
+/// All ranks call the same functions and get the same reports. A rank has all parameters and gradients, the activations of its
+/// lanes, and the moments of its share of the parameters.
 class Trainer {
  public:
-  /// `warn` gets lines for people. Throws Error/FileError for data, checkpoints and shapes that do not fit.
+  /// `warn` gets lines for people, on rank 0. Throws Error/FileError for data, checkpoints and shapes that do not fit.
   Trainer(const TrainConfig& config, TrainingBackend& backend, Communicator& communicator,
           std::function<void(const std::string&)> warn);
 
@@ -44,6 +50,10 @@ class Trainer {
   bool checkpoint_due() const { return best_now_ || done() || state_.step % config_.checkpoint.every == 0; }
   void save();
   bool saved() const { return saved_step_ == state_.step; }
+  /// Whether it is so on any rank.
+  bool anywhere(bool here);
+  /// Of this rank.
+  int64_t moment_bytes() const { return optimizer_.moment_bytes(); }
 
   ParameterArray& weights() { return parameters_; }
   ParameterArray& gradients() { return gradients_; }
@@ -53,9 +63,11 @@ class Trainer {
   void reduce(std::vector<RoutingStatistics>& statistics);
   void reduce(LossSums& sums);
   void report_losses(const LossSums& sums, StepReport& report) const;
+  void begin_reduce(int64_t layer);
   double gradient_norm(StepReport& report);
   double flops(std::span<const TrainingBatch> batches) const;
   std::string layer_name(int64_t layer) const;
+  size_t layer_index(std::string_view name) const;
 
   TrainConfig config_;
   TrainingBackend& backend_;
@@ -69,6 +81,8 @@ class Trainer {
   Lanes lanes_;
   CheckpointStore store_;
   TrainingState state_;
+  /// Per layer, the MTP module, the rest: the values of its gradients, up to neighbours.
+  std::vector<std::vector<std::pair<int64_t, int64_t>>> layer_values_;
   ParameterCount count_;
   double flops_per_row_ = 0.0;
   bool best_now_ = false;

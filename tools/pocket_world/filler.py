@@ -266,6 +266,187 @@ The honey dripped from the comb.
 The cheese had a strong flavour.
 The pepper made everyone sneeze.
 The garlic hung in long braids.
+The accountant added columns of figures.
+The optician adjusted a pair of spectacles.
+The surgeon washed his fingers thoroughly.
+The veterinarian vaccinated a nervous pup.
+The plumber tightened the leaking tap.
+The welder lowered his visor.
+The glazier replaced a shattered pane.
+The chauffeur polished the limousine.
+The cashier counted bundles of banknotes.
+The auctioneer raised his gavel.
+The diplomat spoke fluent Portuguese.
+The translator searched for a synonym.
+The typist misspelled a surname.
+The editor deleted an entire paragraph.
+The novelist suffered from writer's block.
+The poet rhymed silver with nothing.
+The philosopher doubted his own doubts.
+The historian deciphered a faded inscription.
+The geologist labelled his samples.
+The botanist discovered an unknown fern.
+The zoologist tagged migrating cranes.
+The meteorologist predicted scattered showers.
+The mathematician proved a lemma before dinner.
+The physicist calibrated the spectrometer.
+The programmer fixed an annoying bug.
+The janitor mopped the gymnasium.
+The seamstress embroidered initials on linen.
+The cobbler glued a loose heel.
+The goldsmith melted scraps in a crucible.
+The cooper bent oak staves with steam.
+The beekeeper inspected each hive.
+The vintner tasted last season's vintage.
+The cheesemaker stirred curds in a vat.
+The fishmonger arranged mackerel on crushed ice.
+The greengrocer stacked cucumbers into pyramids.
+The florist trimmed thorny stems.
+The pastry chef whipped cream into peaks.
+The choir sang three verses and a refrain.
+The soprano held the highest note.
+The cellist broke a string.
+The drummer lost the rhythm.
+The ballerina twirled across the parquet.
+The puppeteer untangled invisible threads.
+The ventriloquist argued with his dummy.
+The fortune teller gazed into a murky globe.
+The gambler bluffed with a terrible hand.
+The smuggler hid behind the dunes.
+The pirate buried his loot at low tide.
+The admiral commanded the fleet from a frigate.
+The sergeant shouted orders at sleepy recruits.
+The cavalry galloped across the plain.
+The archers practised on straw targets.
+The messenger brought tidings from the frontier.
+The ambassador presented an ornate casket of gifts.
+The duchess fanned herself impatiently.
+The squire saddled a dappled mare.
+The wizard mumbled a forgotten spell.
+The giant snored beneath the boulders.
+The dwarves hammered deep underground.
+The fairy vanished in a puff of glitter.
+The ghost complained about the noise.
+The mermaid combed her hair with a shell comb.
+The sphinx asked its usual riddle.
+The unicorn was shy and seldom seen.
+The witch collected herbs by moonlight.
+Hailstones drummed against the greenhouse glass.
+Lightning zigzagged over the ridge.
+The blizzard buried the signposts.
+Icicles hung from every gutter.
+The thaw turned lanes into streams.
+Pollen floated through the sunshine.
+Cobwebs glistened with dew.
+Mushrooms sprouted beside rotten stumps.
+Acorns pattered onto the shed.
+The brook gurgled over smooth gravel.
+The marsh smelled of peat and mint.
+The waterfall thundered into a narrow basin.
+The glacier retreated a little every decade.
+The lagoon was turquoise and shallow.
+The peninsula reached far into the gulf.
+The archipelago had hundreds of islets.
+The plateau was barren and windswept.
+The savannah baked beneath a cloudless sky.
+The tundra seemed infinite.
+The equator was thousands of miles away.
+The constellation Orion rose in the east.
+Jupiter was visible without binoculars.
+The eclipse lasted four minutes.
+The satellite blinked as it orbited overhead.
+The rocket launch was delayed again.
+The submarine surfaced near the breakwater.
+The ferry carried passengers and livestock.
+The tugboat pulled a barge upstream.
+The yacht leaned dangerously.
+The kayak overturned in the rapids.
+The locomotive puffed through the tunnel entrance.
+The tram squealed in the curve.
+The taxi stopped with a jerk.
+The lorry unloaded crates of ceramics.
+The ambulance raced along the avenue.
+The escalator was out of order.
+The elevator smelled of perfume.
+The thermostat clicked.
+The refrigerator hummed a low note.
+The dishwasher flooded the pantry floor.
+The vacuum cleaner swallowed a sock.
+The printer ran out of ink.
+The alarm rang at half past six.
+The antique clock was nineteen minutes slow.
+The gramophone played a scratchy waltz.
+The television showed a documentary on volcanoes.
+The headline mentioned an unexpected merger.
+The crossword contained an obscure term.
+The cartoon made everybody chuckle.
+The brochure advertised luxurious cruises.
+The invitation was printed on parchment.
+The manuscript had been censored.
+The encyclopedia had twenty volumes.
+The dictionary was missing its cover.
+The receipt had faded completely.
+The contract required two signatures.
+The passport expired in November.
+The luggage was delayed in Lisbon.
+The souvenirs were overpriced.
+The banquet began with asparagus.
+The dessert was raspberry sorbet.
+The omelette was seasoned with chives.
+The stew contained lentils, celery and spinach.
+The curry was dangerously spicy.
+The dough doubled in volume.
+The gingerbread smelled of cinnamon and cloves.
+The oysters came with vinegar.
+The marmalade was bitter but delicious.
+The cocoa was topped with marshmallows.
+The vinegar stung his nostrils.
+The syrup trickled across the griddle.
+The almonds were roasted and salted.
+The apricots were bruised.
+The pineapple was surprisingly juicy.
+The watermelon was shared by seven cousins.
+The stadium lights dazzled the spectators.
+The marathon attracted athletes from abroad.
+The fencing match ended in a draw.
+The gymnast balanced on the beam.
+The skater traced perfect figures.
+The wrestler apologised to his opponent.
+The jockey whispered encouragement.
+The umpire consulted the rulebook.
+The tournament was cancelled because of hail.
+The rehearsal dragged on.
+The curtain rose after a fanfare.
+The critics praised the costumes.
+The sequel disappointed its admirers.
+The exhibition attracted scholars and tourists.
+The mosaic depicted a chariot.
+The fresco had been restored twice.
+The tapestry showed a medieval hunt.
+The obelisk cast a slender shadow.
+The catacombs were closed for repairs.
+The aqueduct still supplied the suburbs.
+The pagoda had seven curved tiers.
+The minaret gleamed at sunset.
+The synagogue was lit by hundreds of lamps.
+The abbey owned orchards and fishponds.
+The parliament debated a new tariff.
+The referendum divided the province.
+The census counted fewer bachelors than before.
+The inflation rate rose slightly.
+The archive was stored underground.
+The orphanage received generous donations.
+The kindergarten rehearsed a pantomime.
+The sculpture garden was open until dusk.
+The labyrinth confused even its designer.
+The hermit refused all visitors.
+The nomads folded their tents before sunrise.
+The twins swapped identities for fun.
+The toddler mispronounced hippopotamus.
+The grandfather exaggerated as always.
+The bride wore ivory satin.
+The bridegroom misplaced the cufflinks.
+The orchestra's bassoon was out of tune.
 """.strip().splitlines()
 
 # About {a}, {b} or {t}, and true of any of them.

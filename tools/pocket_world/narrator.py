@@ -65,8 +65,9 @@ class Narrator:
         options = forms.EVENTS[kind]
         if actor is not None and actor == self.last_actor and kind in forms.PRONOUN_FORMS and self.random() < 0.3:
             options = forms.PRONOUN_FORMS[kind]
-        self.last_actor = actor if "b" not in event else None
         form = self.pick(options)
+        named = "{a}" in form or options is not forms.EVENTS[kind]
+        self.last_actor = actor if named and "b" not in event else None  # whom "she" may mean in the next sentence
         self.used.add(form)
         return capital(form.format_map(self.fields(event)))
 

@@ -13,13 +13,18 @@ _ORDER = ("is_at", "is_there", "is_open", "is_broken", "is_lit", "is_full", "is_
           "where_person")
 
 
+def _bare(text):
+    """Without the end mark and without "now", which changes nothing."""
+    return re.sub(r" now$", "", text.strip().rstrip(".?! "))
+
+
 @lru_cache(maxsize=1)
 def patterns():
     out = []
     for kind in _ORDER:
         for form in forms.QUESTIONS[kind]:
-            text = re.sub(r"\\\{(\w+)\\\}", lambda m: _PATTERNS[m[1]], re.escape(form.rstrip(".?")))
-            out.append((kind, re.compile(text + r"\s*[.?]*", re.IGNORECASE)))
+            text = re.sub(r"\\\{(\w+)\\\}", lambda m: _PATTERNS[m[1]], re.escape(_bare(form)))
+            out.append((kind, re.compile(text, re.IGNORECASE)))
     return out
 
 
@@ -28,25 +33,28 @@ def names():
     return {name.lower(): name for name in W.GIRLS + W.BOYS}
 
 
-def entity(text):
-    text = re.sub(r"^the ", "", text.strip().lower())
-    return names().get(text, text)
+def entity(field, text):
+    """The entity that a field's text names; "the rose" is a thing, "Rose" is somebody."""
+    text = text.strip().lower()
+    if field == "a" and not text.startswith("the ") and text in names():
+        return names()[text]
+    return re.sub(r"^the ", "", text)
 
 
 def parse(text):
     """(type, subject, extra) for questions.answer, or None."""
     for kind, pattern in patterns():
-        match = pattern.fullmatch(text.strip())
+        match = pattern.fullmatch(_bare(text))
         if not match:
             continue
-        found = {key: value.lower() if key == "r" else entity(value) for key, value in match.groupdict().items()}
+        found = {key: value.lower() if key == "r" else entity(key, value) for key, value in match.groupdict().items()}
         person = found.get("a")
         if person is not None and person[0].islower() and person not in W.ANIMALS:
             if kind == "before_person":
                 return "before_thing", person, None
             continue
         thing = found.get("t")
-        if thing in W.ANIMALS or thing in W.GIRLS + W.BOYS:
+        if thing in W.ANIMALS:
             continue
         if kind == "has":
             return kind, person, thing

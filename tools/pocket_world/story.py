@@ -208,6 +208,7 @@ class Story:
     def _say_opening(self):
         opening = self._choose(filler.OPENINGS)
         self.narrator.used.add(opening)
+        self.narrator.last_actor = None
         options = ["it was quiet.", "nothing was as before.", "things went on.", "the story continued."]
         return self._say(f"{opening} {self._choose(options)}")
 

@@ -1,8 +1,8 @@
-"""Makes tests/golden/training: a tiny model, 20 batches, and what PyTorch + transformers make of them with AdamW.
+"""Makes tests/train/golden: a tiny model, 20 batches, and what PyTorch + transformers make of them with AdamW.
 
-    python tests/golden/make_training.py
+    python tests/train/make_training_golden.py        (packages: tests/golden/requirements.txt)
 
-training/model.safetensors and config.json are the model before the first step (f32). training/expected.safetensors holds
+golden/model.safetensors and config.json are the model before the first step (f32). golden/expected.safetensors holds
     tokens        [20, 2, 48] I32   a batch of two documents per step
     losses, aux   [20] F32          of each batch before its step: cross-entropy, load_balancing_loss_func
     gradient.NAME                   of the first batch, under the names of model.safetensors
@@ -11,6 +11,7 @@ and its metadata the settings. Gradients include 0.01 times the load-balance los
 """
 
 import json
+import sys
 from pathlib import Path
 
 import numpy
@@ -19,9 +20,10 @@ import torch
 from transformers import Qwen3NextForCausalLM
 from transformers.models.qwen3_next import modeling_qwen3_next as hf
 
+sys.path.insert(0, str(Path(__file__).parents[1] / "golden"))
 from make_golden import SMALL, make_config, randomise, split_experts
 
-HERE = Path(__file__).parent / "training"
+HERE = Path(__file__).parent / "golden"
 STEPS, BATCH, LENGTH = 20, 2, 48
 SETTINGS = dict(learning_rate=2e-3, beta1=0.9, beta2=0.95, eps=1e-8, weight_decay=0.1, aux_coefficient=0.01)
 
