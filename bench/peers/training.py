@@ -11,7 +11,6 @@ import argparse
 import json
 import os
 import pathlib
-import re
 import statistics
 import subprocess
 import sys
@@ -55,12 +54,10 @@ def qnext_rounds(shape, arguments, work):
               "[checkpoint]", "every = 1000"]
     (work / "run.toml").write_text("\n".join(lines) + "\n")
     subprocess.run(["rm", "-rf", str(work / "run")], check=True)
-    done = subprocess.run([arguments.program, "train", "--config", work / "run.toml"], capture_output=True, text=True, check=True)
-    metrics = work / "run" / "metrics.jsonl"
-    if metrics.exists():
-        records = [json.loads(line) for line in metrics.read_text().splitlines()]
-        return [r["tokens_per_second"] for r in records if "tokens_per_second" in r][2:]
-    return [float(x) for x in re.findall(r"([0-9.]+) tokens/s", done.stderr)][1:]
+    subprocess.run([arguments.program, "train", "--config", work / "run.toml"], capture_output=True, check=True)
+    records = [json.loads(line) for line in (work / "run" / "metrics.jsonl").read_text().splitlines()]
+    seconds = [sum(r[f"{part}_seconds"] for part in ("data", "forward", "backward", "optimizer")) for r in records if r["kind"] == "step"]
+    return [arguments.tokens / s for s in seconds[2:]]
 
 
 def main():
@@ -84,9 +81,12 @@ def main():
             subprocess.run([arguments.program, *map(str, command)], check=True, capture_output=True)
         for number in range(arguments.rounds):
             print(f"round {number + 1} of {arguments.rounds}", file=sys.stderr)
-            results["qnext"] += qnext_rounds(shape, arguments, work)
-            results["PyTorch f32"] += torch_rounds(shape, arguments, False)
-            results["PyTorch bf16 autocast"] += torch_rounds(shape, arguments, True)
+            for name, measure in (("qnext", lambda: qnext_rounds(shape, arguments, work)),
+                                  ("PyTorch f32", lambda: torch_rounds(shape, arguments, False)),
+                                  ("PyTorch bf16 autocast", lambda: torch_rounds(shape, arguments, True))):
+                got = measure()
+                print(f"  {name}: {', '.join(f'{x:.0f}' for x in got)} tokens/s", file=sys.stderr)
+                results[name] += got
     ours = statistics.median(results["qnext"])
     for name, values in results.items():
         median = statistics.median(values)

@@ -101,11 +101,21 @@ class TrainingBackend : public ForwardingBackend {
   /// m, v: running means of the gradient and its square. w -= lr * (m' / (sqrt(v') + eps) + decay * w).
   virtual void adamw(std::span<float> w, std::span<const float> gradient, std::span<float> m, std::span<float> v,
                      const AdamW& step) = 0;
+  struct Muon {
+    float learning_rate, momentum, weight_decay, gradient_scale;
+  };
+  struct MuonMatrix {
+    float* w;  ///< [rows, cols]
+    const float* gradient;
+    float* m;  ///< momentum
+    int64_t rows, cols;
+  };
+  /// Muon (Jordan, 2024): Nesterov momentum, orthogonalised by five steps of a Newton-Schulz iteration whose polynomial brings
+  /// singular values near 1 fast; scaled so that an element's update is about as large as AdamW's (Liu et al., arXiv
+  /// 2502.16982). Each matrix by itself.
+  virtual void muon(std::span<const MuonMatrix> matrices, const Muon& step) = 0;
   /// In an order that depends on the size alone. Not finite when an element is not.
   virtual double sum_of_squares(std::span<const float> x) = 0;
-  /// c [M, N] = a bᵀ or a b or aᵀ b. Row-major without gaps.
-  enum class Product { kNT, kNN, kTN };
-  virtual void product(Product form, const float* a, const float* b, float* c, int64_t m, int64_t n, int64_t inner) = 0;
 };
 
 }  // namespace qnext

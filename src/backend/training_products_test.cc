@@ -15,7 +15,6 @@ using testing::relative_max;
 using testing::same_bits;
 using testing::Table;
 using testing::Weights;
-using Product = TrainingBackend::Product;
 using MlpGradient = TrainingBackend::MlpGradient;
 using Complex = std::complex<double>;
 using Doubles = std::vector<double>;
@@ -44,20 +43,40 @@ TEST_P(TrainingProductsTest, Product) {
                          Shape{300, 20, 31}, Shape{20, 530, 31}, Shape{257, 513, 258}, Shape{1100, 40, 20},
                          Shape{5, 4, 0}, Shape{0, 4, 5}, Shape{4, 0, 5}, Shape{31, 29, 1000}}) {
     const std::vector<float> a = random.vector(s.m * s.inner), b = random.vector(s.n * s.inner);
-    for (const Product form : {Product::kNT, Product::kNN, Product::kTN}) {
+    // c = a bᵀ is a linear layer, a b what goes back through one, aᵀ b the gradient of its weight.
+    enum Product { kNT, kNN, kTN };
+    for (const Product form : {kNT, kNN, kTN}) {
       Doubles expected(at(s.m * s.n), 0.0);
       for (int64_t i = 0; i < s.m; ++i) {
         for (int64_t l = 0; l < s.inner; ++l) {
-          const double left = a[at(form == Product::kTN ? l * s.m + i : i * s.inner + l)];
+          const double left = a[at(form == kTN ? l * s.m + i : i * s.inner + l)];
           for (int64_t j = 0; j < s.n; ++j) {
-            expected[at(i * s.n + j)] += left * b[at(form == Product::kNT ? j * s.inner + l : l * s.n + j)];
+            expected[at(i * s.n + j)] += left * b[at(form == kNT ? j * s.inner + l : l * s.n + j)];
           }
         }
       }
       std::vector<float> first;
       for (const int threads : {1, 2, 3}) {
-        std::vector<float> c(at(s.m * s.n), NAN);
-        backend_of(GetParam(), threads)->product(form, a.data(), b.data(), c.data(), s.m, s.n, s.inner);
+        std::vector<float> c(at(s.m * s.n), form == kNT ? NAN : 0.0f), left = a, right = b;
+        const auto rows = [](std::vector<float>& v, int64_t count, int64_t cols) { return Rows{v.data(), count, cols, cols}; };
+        const auto backend = backend_of(GetParam(), threads);
+        const auto weight = [&](int64_t count, int64_t cols) {
+          const auto* data = reinterpret_cast<const std::byte*>(right.data());
+          return Matrix{.dtype = DType::kF32, .rows = count, .cols = cols, .data = data};
+        };
+        if (form == kNT) {
+          backend->linear(rows(left, s.m, s.inner), weight(s.n, s.inner), rows(c, s.m, s.n));
+        } else if (form == kNN) {
+          const Matrix w = weight(s.inner, s.n);
+          std::vector<float> x(at(s.m * s.n));
+          const TrainingBackend::LinearGradient gradient[] = {{&w, rows(left, s.m, s.inner), nullptr}};
+          backend->linear_backward(rows(x, s.m, s.n), gradient, rows(c, s.m, s.n));
+        } else {
+          std::vector<float> w(at(s.m * s.n));
+          const Matrix any{.dtype = DType::kF32, .rows = s.m, .cols = s.n, .data = reinterpret_cast<const std::byte*>(w.data())};
+          const TrainingBackend::LinearGradient gradient[] = {{&any, rows(left, s.inner, s.m), c.data()}};
+          backend->linear_backward(rows(right, s.inner, s.n), gradient, {});
+        }
         if (first.empty()) first = c;
         ASSERT_TRUE(same_bits(c, first)) << threads << " threads";
       }

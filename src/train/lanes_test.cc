@@ -55,11 +55,15 @@ class LanesTest : public ::testing::Test {
         for (int64_t i = 0; i < segment.rows; ++i, ++row) {
           const int32_t token = batch.tokens[static_cast<size_t>(row)];
           const int64_t document = token / 1000, t = token % 1000;
-          if (i > 0) EXPECT_EQ(token, batch.tokens[static_cast<size_t>(row) - 1] + 1);
+          if (i > 0) {
+            EXPECT_EQ(token, batch.tokens[static_cast<size_t>(row) - 1] + 1);
+          }
           for (int64_t d = 0; d <= options_.mtp_steps; ++d) {
             const bool inside = t + 1 + d < kSizes[document];
             EXPECT_EQ(batch.targets[static_cast<size_t>(d)][static_cast<size_t>(row)], inside && (t + 1 + d) % 5 != 4 ? token + 1 + d : -1);
-            if (d < options_.mtp_steps) EXPECT_EQ(batch.next[static_cast<size_t>(d)][static_cast<size_t>(row)], inside ? token + 1 + d : 0);
+            if (d < options_.mtp_steps) {
+              EXPECT_EQ(batch.next[static_cast<size_t>(d)][static_cast<size_t>(row)], inside ? token + 1 + d : 0);
+            }
           }
           tokens.push_back(token);
         }
@@ -156,7 +160,9 @@ TEST_F(LanesTest, PositionsAndStatesComeBack) {
     for (size_t i = 0; i < a.size(); ++i) {
       for (size_t s = 0; s < a[i].segments.size(); ++s) {
         const float *x = a[i].before[s].state->recurrent, *y = b[i].before[s].state->recurrent;
-        if (x != nullptr && step == 0) EXPECT_EQ(x[1], y[1]);
+        if (x != nullptr && step == 0) {
+          EXPECT_EQ(x[1], y[1]);
+        }
       }
     }
     one.advance();

@@ -49,11 +49,15 @@ void Optimizer::update(ParameterArray& parameters, ParameterArray& gradients, in
   const auto decay = static_cast<float>(options_.weight_decay);
   const std::vector<ParameterInfo>& list = parameters_;
   const ParameterShares::Share& share = shares_.of(rank_);
+  std::vector<TrainingBackend::MuonMatrix> matrices;
   for (size_t i = share.first; i < share.last;) {
     const ParameterInfo& p = list[i];
     if (rules_[i].muon) {
-      muon(parameters.of(p), gradients.of(p), first_moment(i), p, static_cast<float>(options_.muon_learning_rate * factor), decay,
-           static_cast<float>(gradient_scale));
+      matrices.push_back({.w = parameters.of(p).data(),
+                          .gradient = gradients.of(p).data(),
+                          .m = first_moment(i).data(),
+                          .rows = p.rows,
+                          .cols = p.cols});
       ++i;
       continue;
     }
@@ -68,51 +72,10 @@ void Optimizer::update(ParameterArray& parameters, ParameterArray& gradients, in
                    {v_.floats() + at, size}, adamw);
     i = end;
   }
-}
-
-/// Muon (Jordan, 2024): momentum, orthogonalised by five steps of a Newton-Schulz iteration whose polynomial brings singular
-/// values near 1 fast; scaled so that an element's update is about as large as AdamW's (Liu et al., arXiv 2502.16982).
-void Optimizer::muon(std::span<float> w, std::span<const float> gradient, std::span<float> m, const ParameterInfo& p, float rate,
-                     float decay, float gradient_scale) {
-  const auto momentum = static_cast<float>(options_.momentum);
-  const bool wide = p.rows <= p.cols;
-  const int64_t rows = wide ? p.rows : p.cols, cols = wide ? p.cols : p.rows;  // the smaller one first
-  const size_t size = w.size();
-  x_.resize(size);
-  next_.resize(size);
-  const auto square = static_cast<size_t>(rows * rows);
-  gram_.resize(square);
-  polynomial_.resize(square);
-  for (size_t i = 0; i < size; ++i) {
-    const float g = gradient_scale * gradient[i];
-    m[i] = momentum * m[i] + g;
-    next_[i] = momentum * m[i] + g;
-  }
-  const double norm = std::sqrt(backend_.sum_of_squares(next_));
-  if (norm == 0.0) {  // an expert that nobody chose
-    for (float& value : w) value -= rate * decay * value;
-    return;
-  }
-  const auto scale = static_cast<float>(1.0 / norm);
-  for (int64_t r = 0; r < p.rows; ++r) {
-    for (int64_t c = 0; c < p.cols; ++c) x_[static_cast<size_t>(wide ? r * cols + c : c * cols + r)] = scale * next_[static_cast<size_t>(r * p.cols + c)];
-  }
-  using Product = TrainingBackend::Product;
-  constexpr float kA = 3.4445f, kB = -4.7750f, kC = 2.0315f;
-  for (int i = 0; i < 5; ++i) {
-    backend_.product(Product::kNT, x_.data(), x_.data(), gram_.data(), rows, rows, cols);
-    backend_.product(Product::kNN, gram_.data(), gram_.data(), polynomial_.data(), rows, rows, rows);
-    for (size_t j = 0; j < square; ++j) polynomial_[j] = kB * gram_[j] + kC * polynomial_[j];
-    backend_.product(Product::kNN, polynomial_.data(), x_.data(), next_.data(), rows, cols, rows);
-    for (size_t j = 0; j < size; ++j) x_[j] = kA * x_[j] + next_[j];
-  }
-  const float step = rate * 0.2f * std::sqrt(static_cast<float>(cols));
-  for (int64_t r = 0; r < p.rows; ++r) {
-    for (int64_t c = 0; c < p.cols; ++c) {
-      float& value = w[static_cast<size_t>(r * p.cols + c)];
-      value -= step * x_[static_cast<size_t>(wide ? r * cols + c : c * cols + r)] + rate * decay * value;
-    }
-  }
+  backend_.muon(matrices, {.learning_rate = static_cast<float>(options_.muon_learning_rate * factor),
+                           .momentum = static_cast<float>(options_.momentum),
+                           .weight_decay = decay,
+                           .gradient_scale = static_cast<float>(gradient_scale)});
 }
 
 }  // namespace qnext

@@ -39,8 +39,6 @@ class Optimizer {
 
  private:
   std::span<float> moment(const Buffer& buffer, size_t parameter) const;
-  void muon(std::span<float> w, std::span<const float> gradient, std::span<float> m, const ParameterInfo& p, float rate,
-            float decay, float gradient_scale);
 
   TrainConfig::Optimizer options_;
   TrainingBackend& backend_;
@@ -49,7 +47,6 @@ class Optimizer {
   int rank_;
   Buffer m_, v_;  ///< of the share's values
   std::vector<UpdateRule> rules_;
-  std::vector<float> x_, gram_, polynomial_, next_;  ///< Newton-Schulz
 };
 
 }  // namespace qnext

@@ -54,13 +54,18 @@ def paragraphs(story, count):
     return "\n".join(parts)
 
 
-def story(rng, words, accept=False, log=False):
+def quiz(rng, words, accept=False, log=False):
+    """A story told by the user, in short pieces with many questions: little else than answers to learn."""
+    return story(rng, words, accept, log, quiz=True)
+
+
+def story(rng, words, accept=False, log=False, quiz=False):
     """A story with questions; the teller is the user or the assistant."""
-    chat = Chat("story")
+    chat = Chat("quiz" if quiz else "story")
     tale = Story(rng, words)
-    longest = 8 if words < 200 else 12 if words < 800 else 24 if words < 4000 else 80
-    burst = 2 if words < 200 else 4
-    told = rng.random() < 0.3
+    longest = 8 if words < 200 or quiz else 12 if words < 800 else 24 if words < 4000 else 80
+    burst = 6 if quiz else 2 if words < 200 else 4
+    told = rng.random() < 0.3 and not quiz
     plain = told and rng.random() < 0.25  # a story and no questions
     first = True
     if told:

@@ -26,7 +26,7 @@ from . import adventure, arithmetic, chats, glossary, ledger, tool_chats  # noqa
 from .chats import log_uniform  # noqa: E402
 
 KINDS = {
-    "story": chats.story, "adventure": adventure.adventure, "arithmetic": arithmetic.arithmetic, "tools": tool_chats.tools,
+    "story": chats.story, "quiz": chats.quiz, "adventure": adventure.adventure, "arithmetic": arithmetic.arithmetic, "tools": tool_chats.tools,
     "ledger": ledger.ledger, "glossary": glossary.glossary,
 }
 MIX = {"story": 0.62, "adventure": 0.1, "ledger": 0.1, "needle": 0.02, "arithmetic": 0.08, "tools": 0.04, "glossary": 0.04}
@@ -54,8 +54,9 @@ def pick(rng, shares):
     return name
 
 
-def document(kind, seed, index, low=None, high=None, accept=False, log=False, wordnet=glossary.DIRECTORY, limit=None):
-    """Document `index` of a set; a function of its arguments alone. `limit` ends the curriculum of lengths early."""
+def document(kind, seed, index, low=None, high=None, accept=False, log=False, wordnet=glossary.DIRECTORY, limit=None, count=1):
+    """Document `index` of a set; a function of its arguments alone. `limit` ends the curriculum of lengths early; `count`
+    questions at the end of a needle."""
     rng = random.Random(f"{kind}:{seed}:{index}")
     if kind == "mix":
         kind = pick(rng, MIX)
@@ -71,7 +72,7 @@ def document(kind, seed, index, low=None, high=None, accept=False, log=False, wo
         words = log_uniform(rng, low, high)
     words = int(words)
     if kind == "needle":
-        return needle(rng, words, accept=accept)
+        return needle(rng, words, accept=accept, count=count) or document(kind, seed, f"{index}.", low, high, accept, count=count)
     if kind == "glossary":
         return glossary.glossary(rng, words, accept, directory=wordnet)
     return KINDS[kind](rng, words, accept, log)
@@ -108,7 +109,7 @@ def _line(task):
         out = evaluation(options.seed, index, options.buckets)
     else:
         out = document(options.kind, options.seed, index, options.words_min, options.words_max, options.accept, options.log,
-                       options.wordnet, options.limit)
+                       options.wordnet, options.limit, options.questions)
     if options.no_meta:
         del out["meta"]
     return json.dumps(out, ensure_ascii=False, separators=(",", ":")) + "\n"
@@ -152,6 +153,7 @@ def parse(arguments=None):
     parser.add_argument("--words-min", type=int, help="length of a document; without it, a curriculum of mostly short ones")
     parser.add_argument("--words-max", type=int)
     parser.add_argument("--limit", type=int, help="no document of the curriculum is longer than this many words")
+    parser.add_argument("--questions", type=int, default=1, help="at the end of each needle")
     parser.add_argument("--seed", default="1", help="any text; a set for evaluation takes another than the training text")
     parser.add_argument("--out", default="-")
     parser.add_argument("--jobs", type=int, default=1)
@@ -166,8 +168,8 @@ def parse(arguments=None):
         parser.error("--words-min and --words-max go together")
     if options.words_min is not None and not 10 <= options.words_min <= options.words_max:
         parser.error("expected 10 <= --words-min <= --words-max")
-    if options.jobs < 1 or options.documents < 0:
-        parser.error("expected --jobs >= 1 and --documents >= 0")
+    if options.jobs < 1 or options.documents < 0 or options.questions < 1:
+        parser.error("expected --jobs >= 1, --documents >= 0 and --questions >= 1")
     return options
 
 

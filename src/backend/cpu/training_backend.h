@@ -16,7 +16,7 @@ std::unique_ptr<TrainingBackend> make_cpu_training_backend(int threads, Isa isa)
 
 /// Backend operations by a CpuBackend on the same pool, but for the products, which are made for many rows here
 /// (training_products.cc); backward operations by room: training_products.cc, training_loss.cc, training_delta_net.cc,
-/// training_attention.cc, training_router.cc.
+/// training_attention.cc, training_router.cc, training_optimizer.cc.
 class CpuTrainingBackend final : public TrainingBackend {
  public:
   CpuTrainingBackend(std::shared_ptr<ThreadPool> pool, Isa isa);
@@ -32,15 +32,11 @@ class CpuTrainingBackend final : public TrainingBackend {
   void experts_backward(Rows x, std::span<const MlpWeights> experts, int64_t k, const int32_t* chosen, const float* weights,
                         Rows d_y, Rows d_x, float* d_weights, std::span<const MlpGradient> d_experts) override;
   void mlp_backward(Rows x, const MlpWeights& weights, Rows d_y, Rows d_x, const MlpGradient& d_weights) override;
-  void product(Product form, const float* a, const float* b, float* c, int64_t m, int64_t n, int64_t inner) override;
 
   // training_loss.cc
   void embed_backward(std::span<const int32_t> tokens, Rows d_out, float* d_table) override;
   CrossEntropy cross_entropy(Rows x, const Matrix& head, std::span<const int32_t> targets, float scale, Rows d_x,
                              float* d_head, std::span<int32_t> predictions) override;
-  void adamw(std::span<float> w, std::span<const float> gradient, std::span<float> m, std::span<float> v,
-             const AdamW& step) override;
-  double sum_of_squares(std::span<const float> x) override;
 
   // training_delta_net.cc
   void causal_conv1d_silu_backward(std::span<const ConvSegment> segments, Rows x, Vector taps, int64_t kernel,
@@ -65,6 +61,12 @@ class CpuTrainingBackend final : public TrainingBackend {
   void route_backward(Rows logits, int64_t k, bool normalise, const int32_t* experts, const float* weights,
                       const float* d_weights, std::span<const float> balance, float z_scale, Rows d_logits) override;
   void add_gated_backward(Rows x, Rows gate, Rows d_y, Rows d_x, Rows d_gate) override;
+
+  // training_optimizer.cc
+  void adamw(std::span<float> w, std::span<const float> gradient, std::span<float> m, std::span<float> v,
+             const AdamW& step) override;
+  void muon(std::span<const MuonMatrix> matrices, const Muon& step) override;
+  double sum_of_squares(std::span<const float> x) override;
 
  private:
   /// training_products.cc: the jobs' products, cut into tasks for all threads.

@@ -103,25 +103,4 @@ CpuTrainingBackend::CrossEntropy CpuTrainingBackend::cross_entropy(Rows x, const
   return result;
 }
 
-void CpuTrainingBackend::adamw(std::span<float> w, std::span<const float> gradient, std::span<float> m,
-                               std::span<float> v, const AdamW& step) {
-  QNEXT_CHECK(gradient.size() == w.size() && m.size() == w.size() && v.size() == w.size(), "{}, {}, {}, {} elements",
-              w.size(), gradient.size(), m.size(), v.size());
-  elementwise(static_cast<int64_t>(w.size()), [&](int64_t i, int64_t n) {
-    k_.gemm.adamw(w.data() + i, gradient.data() + i, m.data() + i, v.data() + i, step, n);
-  });
-}
-
-double CpuTrainingBackend::sum_of_squares(std::span<const float> x) {
-  constexpr int64_t kBlock = 64 << 10;  // fixes the order
-  const auto size = static_cast<int64_t>(x.size());
-  std::vector<double> sums(static_cast<size_t>((size + kBlock - 1) / kBlock));
-  pool_.parallel_for(static_cast<int64_t>(sums.size()), [&](int64_t i, int) {
-    sums[static_cast<size_t>(i)] = k_.gemm.sum_of_squares(x.data() + i * kBlock, std::min(kBlock, size - i * kBlock));
-  });
-  double total = 0.0;
-  for (const double sum : sums) total += sum;
-  return total;
-}
-
 }  // namespace qnext

@@ -282,13 +282,4 @@ void CpuTrainingBackend::experts_backward(Rows x, std::span<const MlpWeights> ex
   });
 }
 
-void CpuTrainingBackend::product(Product form, const float* a, const float* b, float* c, int64_t m, int64_t n,
-                                 int64_t inner) {
-  const GemmTerm term{{.data = a, .stride = form == Product::kTN ? m : inner, .inner_lines = form == Product::kTN},
-                      {.data = b, .stride = form == Product::kNT ? inner : n, .inner_lines = form != Product::kNT},
-                      inner};
-  const GemmJob job{.terms = {&term, 1}, .c = c, .ldc = n, .m = m, .n = n};
-  gemm({&job, 1});
-}
-
 }  // namespace qnext
