@@ -41,6 +41,16 @@ void CpuTrainingBackend::gemm(std::span<const GemmJob> jobs) {
     for (const GemmJob& job : jobs) tasks += (job.m + rows - 1) / rows * ((job.n + cols - 1) / cols);
     return tasks;
   };
+  // A few microseconds of work are less than waking the others.
+  constexpr int64_t kAlone = 1 << 17;
+  int64_t work = 0;
+  for (const GemmJob& job : jobs) {
+    for (const GemmTerm& term : job.terms) work += job.m * job.n * term.inner;
+  }
+  if (work <= kAlone) {
+    for (const GemmJob& job : jobs) k.multiply(job, 0, job.m, 0, job.n, scratch(0, k.scratch_floats));
+    return;
+  }
   constexpr int64_t kLeastRows = 96, kLeastCols = 64, kTasksPerThread = 4;
   int64_t tasks = count();
   while (pool_.size() > 1 && tasks < kTasksPerThread * pool_.size() && (rows > kLeastRows || cols > kLeastCols)) {
