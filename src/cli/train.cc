@@ -98,6 +98,7 @@ int train(const TrainCommand& command, Communicator& communicator) {
   run.active_parameters = trainer.parameters().active;
   run.first_step = trainer.step_count();
   run.ranks = communicator.size();
+  run.memory = trainer.memory();
 
   ProgressLines lines;
   std::optional<MetricsLog> metrics;

@@ -122,6 +122,12 @@ void ProgressLines::begin(const RunReport& report) {
   if (report.ranks > 1) text += fmt::format(", {} processes", report.ranks);
   if (report.peak_flops > 0) text += fmt::format(", {}FLOP/s at best", with_prefix(report.peak_flops));
   line(text);
+  const TrainingMemory& m = report.memory;
+  if (m.parameters > 0) {
+    const auto bytes = [](int64_t count) { return with_prefix(static_cast<double>(count)) + "B"; };
+    line(fmt::format("memory: {} of parameters, gradients and moments, {} of layers' inputs, {} kept inside the layers, {} of working space",
+                     bytes(m.parameters + m.gradients + m.moments), bytes(m.inputs), bytes(m.kept), bytes(m.working)));
+  }
   if (report.first_step > 0) line(fmt::format("goes on after step {}", with_commas(report.first_step)));
 }
 

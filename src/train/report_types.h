@@ -58,6 +58,14 @@ struct EvaluationReport {
   bool best = false;           ///< lower than every evaluation before
 };
 
+/// Bytes that a rank takes, without the states and keys of the documents that its lanes are in.
+struct TrainingMemory {
+  int64_t parameters = 0, gradients = 0, moments = 0;
+  int64_t inputs = 0;   ///< of every layer, of all rows of a step
+  int64_t kept = 0;     ///< of what is inside the layers, at most memory.activations_mib
+  int64_t working = 0;  ///< one layer of one batch
+};
+
 /// What a run is, known before its first step.
 struct RunReport {
   std::string config_text;  ///< the TOML file
@@ -68,6 +76,7 @@ struct RunReport {
   double peak_flops = 0.0;  ///< measured multiply-adds of all threads, FLOP/s
   int threads = 0;
   int ranks = 1;
+  TrainingMemory memory;  ///< of rank 0
 };
 
 }  // namespace qnext

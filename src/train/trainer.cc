@@ -119,6 +119,23 @@ Trainer::Trainer(const TrainConfig& config, TrainingBackend& backend, Communicat
   flops_per_row_ = 3.0 * per_row;
 }
 
+TrainingMemory Trainer::memory() const {
+  TrainingMemory most;
+  for (const auto& stage : config_.data.stages) {
+    const auto parts = [](int64_t n, int64_t size) { return (n + size - 1) / size; };
+    const int64_t lanes = parts(config_.data.batch_tokens / stage.sequence_length, communicator_.size()),
+                  lanes_per_batch = std::min(lanes, std::max<int64_t>(1, config_.data.micro_batch_tokens / stage.sequence_length));
+    const TrainingModel::Memory m = model_.memory(parts(lanes, lanes_per_batch), lanes_per_batch * stage.sequence_length);
+    if (m.inputs + m.kept + m.working > most.inputs + most.kept + most.working) {
+      most = {.inputs = m.inputs, .kept = m.kept, .working = m.working};
+    }
+  }
+  most.parameters = static_cast<int64_t>(parameters_.values().size_bytes());
+  most.gradients = static_cast<int64_t>(gradients_.values().size_bytes());
+  most.moments = optimizer_.moment_bytes();
+  return most;
+}
+
 /// A parameter's row of layer_values_.
 size_t Trainer::layer_index(std::string_view name) const {
   const auto layers = static_cast<size_t>(config_.shape.num_layers());

@@ -54,6 +54,8 @@ class Trainer {
   bool anywhere(bool here);
   /// Of this rank.
   int64_t moment_bytes() const { return optimizer_.moment_bytes(); }
+  /// Of this rank, at the longest stage of the curriculum.
+  TrainingMemory memory() const;
 
   ParameterArray& weights() { return parameters_; }
   ParameterArray& gradients() { return gradients_; }
