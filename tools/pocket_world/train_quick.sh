@@ -10,9 +10,9 @@ mkdir -p "$work"
 if [ ! -f "$work/train/dataset.json" ]; then
   echo "generating stories and questions" >&2
   make() { python3 "$root/tools/pocket_world/generate.py" --words-min 12 --words-max 70 --no-meta "$@"; }
-  { make --kind story --documents 24000 --seed 1 --jobs 2 --out "$work/story.jsonl"
-    make --kind ledger --documents 6000 --seed 2 --jobs 2 --out "$work/ledger.jsonl"
-    make --kind story --documents 400 --seed valid --out "$work/valid.jsonl"; } 2> /dev/null
+  make --kind quiz --documents 24000 --seed 1 --jobs 2 --out "$work/story.jsonl"
+  make --kind ledger --documents 6000 --seed 2 --jobs 2 --out "$work/ledger.jsonl"
+  make --kind quiz --documents 400 --seed valid --out "$work/valid.jsonl"
   "$program" tokenizer train --vocab-size 2048 --input "$work/story.jsonl" "$work/ledger.jsonl" --out "$work/tokenizer" \
     --chat-template "$root/tools/pocket_world/chat_template.jinja" 2> /dev/null
   for set in valid train; do
