@@ -38,6 +38,10 @@ def settle(story, question):
     """Counts a question and its answer into the text."""
     story.position += pieces(question["text"]) + pieces(question["answer"])
     told = story.world.told
+    if question["type"] == "recital":
+        for key in told:
+            if key[0] == "where":
+                told[key] = story.position
     if question["type"].startswith(("where", "who", "contents", "belongings", "has", "is_")):
         for entity in (question["subject"], question["extra"]):
             if ("where", entity) in told:
@@ -88,6 +92,11 @@ def story(rng, words, accept=False, log=False, quiz=False):
                 question = tale.question()
                 if question is None:
                     break
+                chat.ask(question, pending)
+                settle(tale, question)
+                pending = ""
+            question = tale.recital() if quiz and rng.random() < 0.3 else None
+            if question:
                 chat.ask(question, pending)
                 settle(tale, question)
                 pending = ""

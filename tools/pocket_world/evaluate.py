@@ -22,7 +22,7 @@ if __package__ in (None, ""):
 from . import adventure, client, questions  # noqa: E402
 
 BUCKETS = (50, 200, 500, 1000, 2000, 8000, 32000, 100000, 262144)
-OTHER = ("adventure", "arithmetic", "tool_call", "tool_answer", "glossary")  # neither world-state nor ledger
+OTHER = ("recital", "adventure", "arithmetic", "tool_call", "tool_answer", "glossary")  # neither world-state nor ledger
 
 
 def judge(reply, question):

@@ -549,6 +549,10 @@ Make up a story with {x} in it.
 
 CONTINUE = ["Go on.", "Please go on.", "What happened next?", "Continue.", "And then?", "Tell me more."]
 
+# What asks for the place of everyone and everything, and for all entries of a ledger.
+RECITE = ["Where is everything?", "Where is everyone and everything?", "Tell me where everything is.", "Who and what is where?"]
+READ_OUT = ["Read the ledger to me.", "Please read out all entries.", "What are all the entries now?", "Tell me everything in it."]
+
 LISTEN = ["I will tell you a story. ", "Listen to this story. ", "Here is a story. ", "Please read this and answer. ", "", "", "", ""]
 
 ENDINGS = """

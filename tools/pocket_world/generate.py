@@ -29,7 +29,7 @@ KINDS = {
     "story": chats.story, "quiz": chats.quiz, "adventure": adventure.adventure, "arithmetic": arithmetic.arithmetic, "tools": tool_chats.tools,
     "ledger": ledger.ledger, "glossary": glossary.glossary,
 }
-MIX = {"story": 0.62, "adventure": 0.1, "ledger": 0.1, "needle": 0.02, "arithmetic": 0.08, "tools": 0.04, "glossary": 0.04}
+MIX = {"story": 0.47, "quiz": 0.15, "adventure": 0.1, "ledger": 0.1, "needle": 0.02, "arithmetic": 0.08, "tools": 0.04, "glossary": 0.04}
 # Share of documents and their words: most are short, half of all words are in documents of more than 600.
 LENGTHS = ((0.9, 50, 600), (0.09, 600, 4000), (0.009, 4000, 16000), (0.001, 16000, 40000))
 LIMITS = {"adventure": 2000, "arithmetic": 1200, "tools": 1000, "glossary": 400}  # longer ones teach nothing new

@@ -1,7 +1,7 @@
 """Ledgers: keys and values, where the last value counts."""
 import math
 
-from . import forms
+from . import filler, forms
 from . import words as W
 from .chats import Chat, log_uniform
 from .narrator import pieces
@@ -81,6 +81,14 @@ class Ledger:
         value = self.values[key]
         return self._ask(key, W.capital(f"{key} is {value}."), [value, f"it is {value}"], self.position - self.changed[key])
 
+    def recital(self, most=8):
+        """A question for all entries, in the order in which their keys came. None when that is too much."""
+        if not 2 <= len(self.order) <= most:
+            return None
+        answer = " ".join(W.capital(f"{key} is {self.values[key]}.") for key in self.order)
+        return {"text": filler.READ_OUT[int(self.random() * len(filler.READ_OUT))], "type": "recital", "answer": answer,
+                "accept": [answer], "distance": None, "subject": None}
+
     def _ask(self, key, answer, others, distance):
         form = ASK[int(self.random() * len(ASK))]
         self.used.add(form)
@@ -102,6 +110,10 @@ def ledger(rng, words, accept=False, log=False):
             chat.ask(question, text)
             book.position += pieces(question["text"]) + pieces(question["answer"])
             text = ""
+        question = book.recital() if rng.random() < 0.3 else None
+        if question:
+            chat.ask(question, text)
+            book.position += pieces(question["text"]) + pieces(question["answer"])
     return chat.document(accept, words=book.position, **({"log": book.log} if log else {}))
 
 

@@ -462,6 +462,15 @@ class Story:
                         "distance": None if at is None else self.position - at}
         return None
 
+    def recital(self, most=8):
+        """A question for the place of everything, in the order in which it came into the story. None when that is too much."""
+        known = [(key[1], value) for key, value in self.world.facts.items() if key[0] == "where" and value[0] != "lost"]
+        if not 2 <= len(known) <= most:
+            return None
+        answer = " ".join(questions.located(*entry)[0] for entry in known)
+        return {"text": self._choose(filler.RECITE), "type": "recital", "answer": answer, "accept": [answer], "subject": None,
+                "extra": None, "distance": None}
+
     def _unknown(self, kind):
         if kind == "stranger":
             if self.random() < 0.5:
