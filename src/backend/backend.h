@@ -70,6 +70,7 @@ enum class Keep : uint8_t { kNothing, kForBackward };
 struct MlpWeights {
   Matrix gate, up;  ///< [F, D]
   Matrix down;      ///< [D, F]
+  bool has_low_rank() const { return gate.low_rank != nullptr || up.low_rank != nullptr || down.low_rank != nullptr; }
 };
 
 /// How activations meet weights of block types (is_block_type): rounded to int8, 32 or 256 columns to a scale, or as they are,

@@ -15,6 +15,9 @@ namespace qnext {
 /// overwritten, except where "+=" says that they are added to. Every argument that is not a gradient is what the forward
 /// operation took or gave. Sums over rows are taken in an order that depends on the number of rows alone: the same bits for
 /// any number of threads. The backward operations want parameters in f32 unless they are frozen.
+///
+/// linear, mlp, experts and their twins take W + scale * b a for a matrix W with a low-rank addition (LowRank); a and b have
+/// gradients of their own, so W may be frozen and of any type.
 class TrainingBackend : public ForwardingBackend {
  public:
   using ForwardingBackend::ForwardingBackend;
@@ -26,10 +29,18 @@ class TrainingBackend : public ForwardingBackend {
   // ---- embedding, products, norms
   /// d_table[tokens[t]] += d_out[t]. Equal tokens in row order.
   virtual void embed_backward(std::span<const int32_t> tokens, Rows d_out, float* d_table) = 0;
+  /// Where the gradient of a matrix goes. Made of a float*, it is that of the matrix alone.
+  struct MatrixGradient {
+    MatrixGradient(float* d_weight = nullptr, const LowRank* d_low_rank = nullptr)  // NOLINT: a float* is one
+        : weight(d_weight), low_rank(d_low_rank) {}
+    float* weight;  ///< null: frozen
+    /// Views into the arrays that d_a and d_b are added to, of the shapes of the weight's low_rank; null: frozen.
+    const LowRank* low_rank;
+  };
   struct LinearGradient {
     const Matrix* weight;  ///< any type when frozen
     Rows d_y;
-    float* d_weight;  ///< += d_yᵀ x
+    MatrixGradient d_weight;  ///< += d_yᵀ x
   };
   /// d_x += sum over the products of d_y W, unless d_x is empty.
   virtual void linear_backward(Rows x, std::span<const LinearGradient> products, Rows d_x) = 0;
@@ -69,8 +80,8 @@ class TrainingBackend : public ForwardingBackend {
   virtual void route_backward(Rows logits, int64_t k, bool normalise, const int32_t* experts, const float* weights,
                               const float* d_weights, std::span<const float> balance, float z_scale, Rows d_logits) = 0;
   struct MlpGradient {
-    float *gate = nullptr, *up = nullptr;  ///< [F, D]
-    float* down = nullptr;                 ///< [D, F]
+    MatrixGradient gate, up;  ///< [F, D]
+    MatrixGradient down;      ///< [D, F]
   };
   /// Recomputes what is inside the experts. d_x +=; d_weights [T, k] is overwritten.
   virtual void experts_backward(Rows x, std::span<const MlpWeights> experts, int64_t k, const int32_t* chosen,

@@ -5,10 +5,10 @@
 namespace qnext {
 
 // Gradients have the type of the weights: their matrices and vectors are views into a float array that is written through
-// them. Empty: the parameter is frozen.
+// them, and so are their matrices' low-rank additions. Empty: the parameter is frozen.
 
-inline float* gradient_of(const Matrix& gradient) {
-  return const_cast<float*>(reinterpret_cast<const float*>(gradient.data));
+inline TrainingBackend::MatrixGradient gradient_of(const Matrix& gradient) {
+  return {const_cast<float*>(reinterpret_cast<const float*>(gradient.data)), gradient.low_rank};
 }
 inline float* gradient_of(const Vector& gradient) { return const_cast<float*>(gradient.data); }
 inline TrainingBackend::MlpGradient gradient_of(const MlpWeights& gradient) {

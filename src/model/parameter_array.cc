@@ -82,17 +82,10 @@ Weights skeleton(const ModelConfig& config, bool mtp) {
   return weights;
 }
 
-constexpr int64_t kLine = 16;
-
 std::vector<ParameterInfo> list_of(const Weights& weights) {
   std::vector<ParameterInfo> list;
-  int64_t size = 0;
-  const auto place = [&](const std::string& name, int64_t rows, int64_t cols, bool is_matrix) {
-    list.push_back({name, size, rows, cols, is_matrix});
-    size += (rows * cols + kLine - 1) / kLine * kLine;
-  };
-  for_each_parameter(weights, {[&](const std::string& name, const Matrix& m) { place(name, m.rows, m.cols, true); },
-                                [&](const std::string& name, const Vector& v) { place(name, 1, v.size, false); }});
+  for_each_parameter(weights, {[&](const std::string& name, const Matrix& m) { append_parameter(list, name, m.rows, m.cols, true); },
+                                [&](const std::string& name, const Vector& v) { append_parameter(list, name, 1, v.size, false); }});
   return list;
 }
 
@@ -101,39 +94,24 @@ std::vector<ParameterInfo> list_of(const Weights& weights) {
 std::vector<ParameterInfo> parameter_list(const ModelConfig& config, bool mtp) { return list_of(skeleton(config, mtp)); }
 
 ParameterArray::ParameterArray(const ModelConfig& config, bool mtp, Backend& backend)
-    : weights_(skeleton(config, mtp)), parameters_(list_of(weights_)) {
-  size_ = (parameters_.back().offset + parameters_.back().size() + kLine - 1) / kLine * kLine;
-  buffer_ = backend.allocate(size_ * static_cast<int64_t>(sizeof(float)));
+    : ParameterList(parameter_list(config, mtp), backend), weights_(skeleton(config, mtp)) {
   size_t next = 0;
-  std::vector<Matrix*> matrices;
-  std::vector<Vector*> vectors;
   // The visitor sees members of weights_, which is ours to change.
   for_each_parameter(weights_, {[&](const std::string&, const Matrix& m) {
                                   const_cast<Matrix&>(m).data =
-                                      reinterpret_cast<const std::byte*>(buffer_.floats() + parameters_[next++].offset);
+                                      reinterpret_cast<const std::byte*>(of(parameters()[next++]).data());
                                 },
                                 [&](const std::string&, const Vector& v) {
-                                  const_cast<Vector&>(v).data = buffer_.floats() + parameters_[next++].offset;
+                                  const_cast<Vector&>(v).data = of(parameters()[next++]).data();
                                 }});
   if (config.tie_word_embeddings) weights_.lm_head = weights_.embedding;
-}
-
-const ParameterInfo* ParameterArray::find(std::string_view name) const {
-  const auto it = std::find_if(parameters_.begin(), parameters_.end(), [&](const ParameterInfo& p) { return p.name == name; });
-  return it == parameters_.end() ? nullptr : &*it;
-}
-
-int64_t ParameterArray::count() const {
-  int64_t count = 0;
-  for (const ParameterInfo& p : parameters_) count += p.size();
-  return count;
 }
 
 void ParameterArray::copy_from(const Weights& from) {
   std::unordered_map<std::string, std::pair<Matrix, Vector>> found;
   for_each_parameter(from, {[&](const std::string& name, const Matrix& m) { found[name].first = m; },
                             [&](const std::string& name, const Vector& v) { found[name].second = v; }});
-  for (const ParameterInfo& p : parameters_) {
+  for (const ParameterInfo& p : parameters()) {
     const auto it = found.find(p.name);
     if (it == found.end()) {
       if (p.name.starts_with("mtp.") && !from.mtp.has_value()) continue;

@@ -285,7 +285,7 @@ void TrainingModel::backward_batch(const TrainingBatch& batch, Tape& tape, const
   };
   const auto cross_entropy = [&](size_t depth, Rows hidden) {
     const auto result = backend_.cross_entropy(hidden, weights_.lm_head, batch.targets[depth], scales.targets[depth], d_hidden,
-                                               gradient_of(gradients.lm_head),
+                                               gradient_of(gradients.lm_head).weight,
                                                std::span(predictions_[depth]).first(batch.tokens.size()));
     sums.depths[depth].loss += result.loss;
     sums.depths[depth].targets += result.targets;
@@ -313,7 +313,7 @@ void TrainingModel::backward_batch(const TrainingBatch& batch, Tape& tape, const
     qnext::forward(config_, *weights_.mtp, weights_.embedding, batch.next[step], hidden, mtp_input_,
                    tape.mtp_inputs[step].first(rows), backend_);
     backend_.clear(d_deeper);
-    qnext::backward(config_, *weights_.mtp, *gradients.mtp, gradient_of(gradients.embedding), batch.next[step], hidden,
+    qnext::backward(config_, *weights_.mtp, *gradients.mtp, gradient_of(gradients.embedding).weight, batch.next[step], hidden,
                     mtp_input_, d_x, mtp_space_, d_deeper, backend_);
   }
   if (steps > 0 && ready) ready(layers);
@@ -333,7 +333,7 @@ void TrainingModel::backward_batch(const TrainingBatch& batch, Tape& tape, const
     require_finite(d_x, "gradient", i);
     if (ready) ready(i);
   }
-  if (float* d_embedding = gradient_of(gradients.embedding)) backend_.embed_backward(batch.tokens, d_x, d_embedding);
+  if (float* d_embedding = gradient_of(gradients.embedding).weight) backend_.embed_backward(batch.tokens, d_x, d_embedding);
   if (ready) ready(-1);
 }
 

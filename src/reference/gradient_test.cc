@@ -10,6 +10,7 @@
 #include "backend/cpu/training_backend.h"
 #include "base/philox.h"
 #include "base/testing/sanitized.h"
+#include "model/lora.h"
 #include "model/parameter_array.h"
 #include "model/training_model.h"
 #include "reference/reference.h"
@@ -110,6 +111,20 @@ class GradientTest : public ::testing::TestWithParam<Isa> {
     }
   }
 
+  // What is trained: the reference's parameters, and all of them.
+  virtual const Weights& trained_weights() const { return parameters_.weights(); }
+  virtual const Weights& gradient_weights() const { return gradients_.weights(); }
+  virtual const ParameterList& gradients() const { return gradients_; }
+
+  /// The derivative of the loss along a direction of the array at `parameter`.
+  double derivative(const float* parameter, std::span<const double> direction, const std::vector<RoutingStatistics>& statistics) const {
+    const ComplexStep step{parameter, direction};
+    complex_step = &step;
+    const double exact = loss(statistics).imag() / step.size;
+    complex_step = nullptr;
+    return exact;
+  }
+
   /// Counts of targets per depth.
   std::vector<int64_t> target_counts() const {
     std::vector<int64_t> counts;
@@ -170,7 +185,7 @@ class GradientTest : public ::testing::TestWithParam<Isa> {
   /// Fills gradients_; returns the loss by the trainer's own sums.
   double run(int64_t kept_bytes, std::vector<RoutingStatistics>& statistics) {
     make_batch();
-    TrainingModel model(config_, parameters_.weights(), {.mtp_steps = kSteps, .kept_bytes = kept_bytes}, *backend_);
+    TrainingModel model(config_, trained_weights(), {.mtp_steps = kSteps, .kept_bytes = kept_bytes}, *backend_);
     statistics.clear();
     model.forward({&batch_, 1}, statistics);
     LossScales scales;
@@ -180,9 +195,9 @@ class GradientTest : public ::testing::TestWithParam<Isa> {
     }
     for (const RoutingStatistics& s : statistics) scales.balance.push_back(s.rows > 0 ? balance(s) : std::vector<float>());
     scales.z = static_cast<float>(kZ / static_cast<double>(batch_.tokens.size()));
-    std::ranges::fill(gradients_.values(), 0.0f);
+    std::ranges::fill(gradients().values(), 0.0f);
     LossSums sums;
-    model.backward({&batch_, 1}, scales, gradients_.weights(), sums);
+    model.backward({&batch_, 1}, scales, gradient_weights(), sums);
     double total = 0.0;
     for (int64_t s = 0; s <= kSteps; ++s) total += scales.targets[static_cast<size_t>(s)] * sums.depths[static_cast<size_t>(s)].loss;
     return total;
@@ -220,10 +235,7 @@ TEST_P(GradientTest, OfEveryParameterEqualsTheComplexStep) {
         direction[i] = random == 0 ? g[i] / norm : std::sqrt(12.0) * (philox_uniform(77, static_cast<uint64_t>(p.offset) + i) - 0.5);
         along += direction[i] * g[i];
       }
-      const ComplexStep step{parameters_.of(p).data(), direction};
-      complex_step = &step;
-      const double exact = loss(statistics).imag() / step.size;
-      complex_step = nullptr;
+      const double exact = derivative(parameters_.of(p).data(), direction, statistics);
       const double error = std::abs(along - exact) / norm;
       if (error > worst) worst = error, where = p.name;
       EXPECT_LT(error, GetParam() == Isa::kScalar ? 1e-6 : 1e-5) << p.name << (random ? ", random direction" : ", along itself");
@@ -244,6 +256,127 @@ TEST_P(GradientTest, KeptActivationsGiveTheSameBits) {
   }
 }
 
+/// Low-rank additions to every matrix that can have one, of a frozen model. The reference gets W + scale * b a, which is exact in
+/// f32: all three are multiples of small powers of two.
+class LoraGradientTest : public GradientTest {
+ protected:
+  static constexpr int64_t kRank = 3;
+  static constexpr double kScale = 2.0;
+
+  LoraGradientTest() : base_(config_, true, *backend_), gradient_weights_(weights_of_shape(config_, true)) {
+    const auto grid = [](double x, double step) { return static_cast<float>(std::round(x / step) * step); };
+    for (const ParameterInfo& p : parameters_.parameters()) {
+      for (float& x : parameters_.of(p)) x = grid(x, 0x1p-14);
+    }
+    std::ranges::copy(parameters_.values(), base_.values().begin());
+    std::vector<LoraSpec> specs;
+    for (LoraModule& module : lora_modules(config_, {.tied_head = true})) specs.push_back({std::move(module), kRank, kScale});
+    lora_ = std::make_unique<LoraArray>(specs, *backend_);
+    lora_gradients_ = std::make_unique<LoraArray>(specs, *backend_);
+    uint64_t index = 0;
+    for (float& x : lora_->values()) x = grid(0.25 * (philox_uniform(9, index++) - 0.5), 0x1p-7);
+    weights_ = base_.weights();
+    lora_->attach(weights_);
+    lora_gradients_->attach(gradient_weights_);
+    // Merged.
+    for (size_t i = 0; i < specs.size(); ++i) {
+      for (const LoraModule::Part& part : specs[i].module.parts) {
+        const ParameterInfo& p = *parameters_.find(part.parameter);
+        for (int64_t r = 0; r < p.rows; ++r) {
+          for (int64_t c = 0; c < p.cols; ++c) {
+            double sum = 0.0;
+            for (int64_t k = 0; k < kRank; ++k) sum += b(i, part, r, k) * a(i, k, c);
+            float& w = parameters_.of(p)[static_cast<size_t>(r * p.cols + c)];
+            const double exact = w + kScale * sum;
+            w = static_cast<float>(exact);
+            EXPECT_EQ(w, exact);
+          }
+        }
+      }
+    }
+  }
+  double a(size_t module, int64_t k, int64_t c) const {
+    return lora_->a(module)[static_cast<size_t>(k * lora_->specs()[module].module.cols + c)];
+  }
+  static size_t b_index(const LoraModule::Part& part, int64_t r, int64_t k) {
+    return static_cast<size_t>((part.offset + r / part.block * part.stride + r % part.block) * kRank + k);
+  }
+  double b(size_t module, const LoraModule::Part& part, int64_t r, int64_t k) const {
+    return lora_->b(module)[b_index(part, r, k)];
+  }
+
+  const Weights& trained_weights() const override { return weights_; }
+  const Weights& gradient_weights() const override { return gradient_weights_; }
+  const ParameterList& gradients() const override { return *lora_gradients_; }
+
+  ParameterArray base_;
+  std::unique_ptr<LoraArray> lora_, lora_gradients_;
+  Weights weights_, gradient_weights_;
+};
+
+TEST_P(LoraGradientTest, OfEveryAdditionEqualsTheComplexStep) {
+  std::vector<RoutingStatistics> statistics;
+  run(0, statistics);
+  double worst = 0.0;
+  std::string where;
+  int64_t checked = 0;
+  for (size_t i = 0; i < lora_->specs().size(); ++i) {
+    const LoraModule& module = lora_->specs()[i].module;
+    const bool expert = module.name.find(".experts.") != std::string::npos;
+    if (expert && module.name.find(".experts.3.") == std::string::npos) continue;
+    if (testing::kSanitized && i > 3) break;
+    for (const bool of_b : {false, true}) {
+      const std::span<const float> g = of_b ? lora_gradients_->b(i) : lora_gradients_->a(i);
+      double norm = 0.0;
+      for (float x : g) norm += static_cast<double>(x) * x;
+      norm = std::sqrt(norm);
+      EXPECT_GT(norm, 0.0) << module.name;
+      // Along the gradient itself and a random direction at once: every part of a module costs a run of the reference.
+      std::vector<double> direction(g.size());
+      double along = 0.0, exact = 0.0;
+      for (size_t j = 0; j < g.size(); ++j) {
+        direction[j] = g[j] / norm + std::sqrt(12.0) * (philox_uniform(78, 1000 * i + j) - 0.5);
+        along += direction[j] * g[j];
+      }
+      // Of W: scale * b d_a or scale * d_b a, part by part; derivatives add.
+      for (const LoraModule::Part& part : module.parts) {
+        const ParameterInfo& p = *parameters_.find(part.parameter);
+        std::vector<double> of_w(static_cast<size_t>(p.size()));
+        for (int64_t r = 0; r < p.rows; ++r) {
+          for (int64_t c = 0; c < p.cols; ++c) {
+            double& d = of_w[static_cast<size_t>(r * p.cols + c)];
+            for (int64_t k = 0; k < kRank; ++k) {
+              d += kScale * (of_b ? direction[b_index(part, r, k)] * a(i, k, c)
+                                  : b(i, part, r, k) * direction[static_cast<size_t>(k * p.cols + c)]);
+            }
+          }
+        }
+        exact += derivative(parameters_.of(p).data(), of_w, statistics);
+      }
+      const double error = std::abs(along - exact) / norm;
+      if (error > worst) worst = error, where = module.name;
+      EXPECT_LT(error, GetParam() == Isa::kScalar ? 1e-6 : 1e-5) << module.name << (of_b ? " B" : " A");
+      ++checked;
+    }
+  }
+  RecordProperty("worst", fmt::format("{:.2e} ({}), {} derivatives", worst, where, checked));
+  fmt::print("worst relative error {:.2e} ({}), {} derivatives\n", worst, where, checked);
+}
+
+/// The loss of the frozen model by itself, to the last bit, and a gradient of B alone.
+TEST_P(LoraGradientTest, WithAZeroBTheModelIsItsBase) {
+  for (size_t i = 0; i < lora_->specs().size(); ++i) std::ranges::fill(lora_->b(i), 0.0f);
+  std::vector<RoutingStatistics> statistics;
+  const double loss = run(0, statistics);
+  for (size_t i = 0; i < lora_->specs().size(); ++i) {
+    EXPECT_TRUE(std::ranges::all_of(lora_gradients_->a(i), [](float x) { return x == 0.0f; })) << lora_->specs()[i].module.name;
+  }
+  weights_ = base_.weights();
+  Weights frozen = weights_of_shape(config_, true);
+  std::swap(gradient_weights_, frozen);
+  EXPECT_EQ(run(0, statistics), loss);
+}
+
 std::vector<Isa> isas() {
   std::vector<Isa> list;
   for (Isa isa : {Isa::kScalar, Isa::kAvx2, Isa::kAvx512}) {
@@ -251,8 +384,9 @@ std::vector<Isa> isas() {
   }
   return list;
 }
-INSTANTIATE_TEST_SUITE_P(Isas, GradientTest, ::testing::ValuesIn(isas()),
-                         [](const auto& test) { return std::string(isa_name(test.param)); });
+std::string name_of(const ::testing::TestParamInfo<Isa>& test) { return std::string(isa_name(test.param)); }
+INSTANTIATE_TEST_SUITE_P(Isas, GradientTest, ::testing::ValuesIn(isas()), name_of);
+INSTANTIATE_TEST_SUITE_P(Isas, LoraGradientTest, ::testing::ValuesIn(isas()), name_of);
 
 }  // namespace
 }  // namespace qnext::reference

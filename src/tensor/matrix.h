@@ -6,6 +6,8 @@
 
 namespace qnext {
 
+struct LowRank;
+
 /// A weight matrix [rows, cols], row-major, wherever it lies: usually inside a mapped file. A linear layer computes
 /// y = x Wᵀ. Copying a Matrix copies the view, never the elements.
 ///
@@ -22,6 +24,9 @@ struct Matrix {
   /// F8_E4M3 only: element (physical row p, column c) is multiplied by block_scales[p / 128 * scale_cols + c / 128].
   const float* block_scales = nullptr;
   int64_t scale_cols = 0;
+  /// What LoRA adds; null: nothing. The members here are those of the matrix alone. What counts it in: the products of
+  /// TrainingBackend, LoraBackend (for inference), and ParameterReader (to merge).
+  const LowRank* low_rank = nullptr;
 
   int64_t physical_row(int64_t r) const { return row_offset + r / row_block * row_block_stride + r % row_block; }
   int64_t row_bytes() const { return bytes_of(dtype, cols); }
@@ -43,6 +48,15 @@ struct Matrix {
     m.row_block_stride = stride;
     return m;
   }
+};
+
+/// W stands for W + scale * b a (LoRA, arXiv 2106.09685). Matrices that select rows of one matrix of a checkpoint have the
+/// same a, and their b are the same selections of one [all rows, rank].
+struct LowRank {
+  Matrix a;  ///< [rank, cols] f32, without gaps
+  Matrix b;  ///< [rows, rank] f32
+  float scale = 1.0f;
+  int64_t rank() const { return a.rows; }
 };
 
 /// A small float32 parameter vector (norm gains, gates, conv taps), converted once when the model is opened.

@@ -107,7 +107,7 @@ void expert(const ExpertWeights& w, const ExpertEntries& e, Rows x, Rows out, fl
 }
 
 void expert_backward(const ExpertWeights& w, const ExpertEntries& e, Rows x, const float* factors, Rows d_y, Rows d_x,
-                     float* d_factors, const TrainingBackend::MlpGradient& d_expert, float* scratch) {
+                     float* d_factors, const ExpertGradient& d_expert, float* scratch) {
   const ExpertScratch s(scratch, w.inner, w.width);
   const int64_t x_panel = kCols * w.width, h_panel = kCols * w.inner, n = whole_lanes(e.count);
   expert_inner(w, e, x, s);

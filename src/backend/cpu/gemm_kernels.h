@@ -48,6 +48,11 @@ struct ExpertWeights {
   int64_t inner, width;    ///< F, D
 };
 
+/// Gradients of the same, in the same order; null: frozen.
+struct ExpertGradient {
+  float *gate = nullptr, *up = nullptr, *down = nullptr;
+};
+
 /// The inner loops of products for many rows, of the loss and of the optimiser.
 struct GemmKernels {
   int64_t tile_rows, tile_cols;  ///< of a register tile; tasks had better be multiples
@@ -62,8 +67,7 @@ struct GemmKernels {
   /// weights[entry] scales the expert's output. d_weights[entry] and d_x[entry] (unless empty) are overwritten,
   /// d_expert += .
   void (*expert_backward)(const ExpertWeights& weights, const ExpertEntries& entries, Rows x, const float* factors,
-                          Rows d_y, Rows d_x, float* d_factors, const TrainingBackend::MlpGradient& d_expert,
-                          float* scratch);
+                          Rows d_y, Rows d_x, float* d_factors, const ExpertGradient& d_expert, float* scratch);
 
   void (*expand_row)(const Matrix& w, int64_t row, float* out);
   void (*add)(float* x, const float* y, int64_t n);                     ///< x += y

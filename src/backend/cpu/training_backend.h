@@ -71,6 +71,14 @@ class CpuTrainingBackend final : public TrainingBackend {
  private:
   /// training_products.cc: the jobs' products, cut into tasks for all threads.
   void gemm(std::span<const GemmJob> jobs);
+  /// scale * x aᵀ of the matrices' low-rank additions, once for all that share an a.
+  struct LowRankInput {
+    const LowRank* of;
+    Rows rows;  ///< [T, rank]
+  };
+  std::vector<LowRankInput> low_rank_inputs(Rows x, std::span<const Matrix* const> weights);
+  /// scale * sum of d_y b, the gradient of x aᵀ, likewise.
+  std::vector<LowRankInput> low_rank_gradients(std::span<const LinearGradient> products);
   /// body(first, count) over parts of [0, n), multiples of 16 from another.
   void elementwise(int64_t n, const std::function<void(int64_t, int64_t)>& body);
   float* scratch(int thread, int64_t floats) { return scratch_[static_cast<size_t>(thread)].floats(floats); }
@@ -79,7 +87,7 @@ class CpuTrainingBackend final : public TrainingBackend {
   ThreadPool& pool_;
   const TrainingKernels& k_;
   std::vector<Scratch> scratch_;  ///< one per thread
-  Scratch shared_scratch_;
+  Scratch shared_scratch_, low_rank_scratch_, low_rank_gradient_scratch_;
 };
 
 }  // namespace qnext
