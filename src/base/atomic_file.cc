@@ -70,4 +70,10 @@ void AtomicFile::fail(const std::string& action) {
   throw Error(fmt::format("{}: cannot {}: {}", temporary_, action, std::strerror(errno)));
 }
 
+void write_text_file(const std::filesystem::path& path, std::string_view text) {
+  AtomicFile file(path, text.size());
+  file.write(reinterpret_cast<const std::byte*>(text.data()), text.size(), 0);
+  file.commit();
+}
+
 }  // namespace qnext

@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <string>
+#include <string_view>
 
 namespace qnext {
 
@@ -32,5 +33,8 @@ class AtomicFile {
   int fd_ = -1;
   bool committed_ = false;
 };
+
+/// A whole AtomicFile of this text.
+void write_text_file(const std::filesystem::path& path, std::string_view text);
 
 }  // namespace qnext

@@ -253,6 +253,17 @@ const Matrix* ParameterReader::matrix(const std::string& parameter) const {
   return it == matrices_.end() ? nullptr : &it->second;
 }
 
+/// row += scale * b_r a, the sum over the rank first, in double.
+static void add_low_rank(const LowRank& low_rank, int64_t r, float* row) {
+  const auto* b = reinterpret_cast<const float*>(low_rank.b.row(r));
+  std::vector<double> sum(static_cast<size_t>(low_rank.a.cols));
+  for (int64_t k = 0; k < low_rank.rank(); ++k) {
+    const auto* a = reinterpret_cast<const float*>(low_rank.a.row(k));
+    for (size_t i = 0; i < sum.size(); ++i) sum[i] += static_cast<double>(b[k]) * a[i];
+  }
+  for (size_t i = 0; i < sum.size(); ++i) row[i] = static_cast<float>(row[i] + low_rank.scale * sum[i]);
+}
+
 void ParameterReader::read(const StoredTensor& tensor, int64_t first, int64_t count, std::span<float> out) const {
   const int64_t cols = tensor.cols(), end = first + count;
   QNEXT_CHECK(first >= 0 && end <= tensor.row_count() && static_cast<int64_t>(out.size()) == count * cols,
@@ -271,6 +282,7 @@ void ParameterReader::read(const StoredTensor& tensor, int64_t first, int64_t co
         } else {
           for (int64_t i = 0; i < cols; ++i) next[i] = m->at(r, i);
         }
+        if (m->low_rank != nullptr) add_low_rank(*m->low_rank, r, next);
       }
     } else {
       const auto v = vectors_.find(piece.parameter);

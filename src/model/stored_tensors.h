@@ -52,7 +52,7 @@ std::vector<StoredTensor> gguf_tensors(const ModelConfig& config, const StoredPa
 /// in_proj_ba grouped by key head.
 std::vector<StoredTensor> hugging_face_tensors(const ModelConfig& config, const StoredParts& parts);
 
-/// Reads stored tensors out of a model, whatever the format that it was opened from.
+/// Reads stored tensors out of a model, whatever the format that it was opened from, with the low-rank additions of its matrices.
 class ParameterReader {
  public:
   /// A view of `weights`.
@@ -60,7 +60,7 @@ class ParameterReader {
 
   /// Rows [first, first + count) of the tensor as f32, [count, cols], transformed.
   void read(const StoredTensor& tensor, int64_t first, int64_t count, std::span<float> out) const;
-  /// The parameter, or null when it is a vector or not there. For copying rows as they are.
+  /// The parameter, or null when it is a vector or not there. For copying rows as they are (where it has no low_rank).
   const Matrix* matrix(const std::string& parameter) const;
 
  private:
