@@ -167,6 +167,7 @@ void add_bench_command(CLI::App& app, Action& action) {
   CLI::App* command = app.add_subcommand("bench", "how fast a model runs here, and how close to the machine's limits");
   const auto options = std::make_shared<BenchOptions>();
   add_model_option(*command, options->model);
+  add_lora_option(*command, options->model);
   const auto list = [&](const char* name, std::vector<int64_t>& values, const char* help, int64_t least) {
     command->add_option(name, values, help)->delimiter(',')->check(quiet(CLI::Range(least, int64_t{1} << 30)))
         ->capture_default_str()->type_name("N,...");

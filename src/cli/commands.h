@@ -20,6 +20,7 @@ void add_imatrix_command(CLI::App& app, Action& action);
 void add_synth_command(CLI::App& app, Action& action);
 void add_data_command(CLI::App& app, Action& action);
 void add_tokenizer_command(CLI::App& app, Action& action);
+void add_lora_command(CLI::App& app, Action& action);
 void add_train_command(CLI::App& app, Action& action);
 void add_train_report_command(CLI::App& train, Action& action);  ///< a subcommand of train
 

@@ -6,10 +6,13 @@
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
+#include "base/mapped_file.h"
 #include "cli/commands.h"
 #include "cli/model_options.h"
 #include "cli/terminal.h"
+#include "formats/safetensors.h"
 #include "model/config.h"
+#include "model/peft.h"
 #include "model/weights.h"
 #include "runtime/memory_plan.h"
 #include "runtime/model_files.h"
@@ -167,7 +170,52 @@ void print_text(const Report& r, const Weights& weights, bool tensors) {
   }
 }
 
+/// An adapter by itself: what it would be put on is not looked for.
+int inspect_adapter(const std::filesystem::path& path, const InspectOptions& options) {
+  const PeftConfig config = load_peft_config(path);
+  const MappedFile file(path / "adapter_model.safetensors");
+  const std::string name = file.path().string();
+  const std::vector<FileTensor> tensors = parse_safetensors(file.bytes(), name);
+  std::map<std::string, int64_t> modules;  // by the last part of their name
+  int64_t parameters = 0;
+  for (const FileTensor& t : tensors) {
+    int64_t size = 1;
+    for (const int64_t n : t.shape) size *= n;
+    parameters += size;
+    constexpr std::string_view kEnd = ".lora_A.weight";
+    if (!t.name.ends_with(kEnd)) continue;
+    const std::string module = t.name.substr(0, t.name.size() - kEnd.size());
+    ++modules[module.substr(module.rfind('.') + 1)];
+  }
+  if (options.json) {
+    Json json{{"adapter", path.string()},      {"peft_type", "LORA"},         {"rank", config.rank},
+              {"alpha", config.alpha},         {"use_rslora", config.rslora}, {"target_modules", config.targets},
+              {"base_model", config.base_model}, {"modules", modules},        {"parameters", parameters},
+              {"file_bytes", file.bytes().size()}};
+    if (options.tensors) {
+      for (const FileTensor& t : tensors) json["tensors"].push_back({{"name", t.name}, {"dtype", t.dtype_text}, {"shape", t.shape}});
+    }
+    fmt::print("{}\n", json.dump(2, ' ', false, Json::error_handler_t::replace));
+    return 0;
+  }
+  const auto line = [](std::string_view what, const std::string& value) { fmt::print("{:<18}{}\n", what, value); };
+  line("adapter", path.string());
+  line("kind", fmt::format("LoRA of PEFT, rank {}{}, alpha {:g}{}", config.rank, config.rank_pattern.empty() ? "" : " and others",
+                           config.alpha, config.rslora ? ", scaled by its root (rsLoRA)" : ""));
+  line("base model", config.base_model.empty() ? "not stated" : config.base_model);
+  for (const auto& [module, count] : modules) line(fmt::format("  {}", module), fmt::format("in {} places", format_count(count)));
+  line("parameters", fmt::format("{} in {} tensors, {}", format_large(parameters), format_count(static_cast<int64_t>(tensors.size())),
+                                 format_bytes(static_cast<int64_t>(file.bytes().size()))));
+  if (!options.tensors) return 0;
+  fmt::print("\n");
+  for (const FileTensor& t : tensors) fmt::print("{:<8} [{}]  {}\n", t.dtype_text, fmt::join(t.shape, ", "), t.name);
+  return 0;
+}
+
 int inspect(const InspectOptions& options) {
+  if (!options.model.model.empty() && is_peft_directory(options.model.model)) {
+    return inspect_adapter(options.model.model, options);
+  }
   const std::filesystem::path path = find_model(options.model.model);
   const Busy busy(fmt::format("reading {}", path.string()));
   const ModelFiles files(path);
@@ -188,7 +236,7 @@ void add_inspect_command(CLI::App& app, Action& action) {
   CLI::App* command = app.add_subcommand("inspect", "what a model is, and what memory it needs");
   const auto options = std::make_shared<InspectOptions>();
   command->add_option("MODEL", options->model.model,
-                      "model directory or GGUF file; default: $QNEXT_MODEL or the bundled models/starter");
+                      "model directory or GGUF file, or an adapter's directory; default: $QNEXT_MODEL or the bundled models/starter");
   command->add_option("--context", options->model.context, "plan memory for this many tokens; default: 4096")
       ->check(quiet(CLI::PositiveNumber))
       ->type_name("N");

@@ -197,6 +197,7 @@ void add_logits_command(CLI::App& app, Action& action) {
   CLI::App* command = app.add_subcommand("logits", "write a model's logits for given tokens to a safetensors file");
   const auto options = std::make_shared<LogitsOptions>();
   add_model_option(*command, options->model);
+  add_lora_option(*command, options->model);
   CLI::Option_group* input = command->add_option_group("Input (one of)");
   input->add_option("--tokens-file", options->tokens_file, "token ids separated by white space; - is standard input")
       ->type_name("FILE");

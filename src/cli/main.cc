@@ -63,6 +63,7 @@ int main(int argc, char** argv) {
   add_data_command(app, action);
   add_tokenizer_command(app, action);
   add_train_command(app, action);
+  add_lora_command(app, action);
   try {
     app.parse(argc, argv);
   } catch (const CLI::Success& help) {

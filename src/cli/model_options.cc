@@ -23,6 +23,11 @@ void add_model_option(CLI::App& app, ModelOptions& options) {
       ->type_name("PATH");
 }
 
+void add_lora_option(CLI::App& app, ModelOptions& options) {
+  app.add_option("--lora", options.lora, "directory of a PEFT adapter, of qnext train or another program, to put on the model")
+      ->type_name("DIR");
+}
+
 void add_kv_option(CLI::App& app, ModelOptions& options) {
   app.add_option("--kv", options.kv, "type of attention keys and values in memory")
       ->check(quiet(CLI::IsMember({"f32", "bf16", "q8"})))
@@ -122,6 +127,7 @@ EngineOptions engine_options_of(const ModelOptions& options) {
   engine.kv_dtype = kv_dtype(options);
   engine.activations = options.activations == "f32" ? ActivationPrecision::kF32 : ActivationPrecision::kInt8;
   engine.memory_limit_bytes = options.memory_limit_bytes;
+  engine.lora = options.lora;
   return engine;
 }
 

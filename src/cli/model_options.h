@@ -19,6 +19,7 @@ struct ModelOptions {
   std::string kv = "f32";
   std::string activations = "int8";
   int64_t memory_limit_bytes = 0;
+  std::string lora;  ///< an adapter's directory; empty: none
 };
 
 /// A validator that keeps quiet in --help, where it would clutter the type.
@@ -26,6 +27,8 @@ inline CLI::Validator quiet(CLI::Validator validator) { return validator.descrip
 
 /// --model only.
 void add_model_option(CLI::App& app, ModelOptions& options);
+/// --lora only.
+void add_lora_option(CLI::App& app, ModelOptions& options);
 /// --kv only.
 void add_kv_option(CLI::App& app, ModelOptions& options);
 /// The element type that --kv names.

@@ -121,6 +121,7 @@ void add_perplexity_command(CLI::App& app, Action& action) {
   CLI::App* command = app.add_subcommand("perplexity", "how well a model predicts a text");
   const auto options = std::make_shared<PerplexityOptions>();
   add_model_option(*command, options->model);
+  add_lora_option(*command, options->model);
   command->add_option("-f,--file", options->file, "text to predict; - is standard input")
       ->required()
       ->type_name("FILE");

@@ -26,10 +26,11 @@ Examples:
   qnext quantize M model-q4s.gguf --recipe q4s --imatrix m.imatrix
   qnext quantize M model.gguf --recipe q4s --type head=Q8_0 --type experts-down=Q5_K
   qnext quantize M M-fp8 --recipe F8_E4M3
+  qnext quantize M merged.gguf --recipe q4s --lora RUN/step-00001000
   qnext quantize M model.gguf --recipe q6 --dry-run      sizes only)";
 
 struct QuantizeCommand {
-  std::string in, out, recipe, imatrix;
+  std::string in, out, recipe, imatrix, lora;
   std::vector<std::string> types;
   int threads = 0;
   bool dry_run = false, json = false;
@@ -66,6 +67,7 @@ int quantize_command(const QuantizeCommand& command) {
   if (!command.imatrix.empty()) importance = Importance::load(command.imatrix);
   const QuantizeOptions options{.recipe = recipe,
                                 .importance = importance ? &*importance : nullptr,
+                                .lora = command.lora,
                                 .threads = command.threads,
                                 .plan_only = command.dry_run};
   const auto start = std::chrono::steady_clock::now();
@@ -111,6 +113,7 @@ void add_quantize_command(CLI::App& app, Action& action) {
   command->add_option("--type", options->types, "another type for one role; may be repeated")->type_name("ROLE=TYPE");
   command->add_option("--imatrix", options->imatrix, "importance of input columns, from qnext imatrix or llama.cpp's")
       ->type_name("FILE");
+  command->add_option("--lora", options->lora, "directory of a PEFT adapter that is added to the weights first")->type_name("DIR");
   command->add_option("--threads", options->threads, "threads; default: one per CPU this process may use")
       ->check(quiet(CLI::Range(1, 4096)))
       ->type_name("N");

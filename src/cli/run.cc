@@ -33,6 +33,7 @@ Examples:
   qnext run --chat --system "Answer in one sentence."
   qnext run --chat --single-turn "Write a short story about a lighthouse."
   qnext run --temperature 0 --max-tokens 32 --json "1, 2, 3," | jq .text
+  qnext run --model BASE --lora RUN/step-00001000 "Hello"      an adapter that qnext train made
   cat notes.txt | qnext run --chat --single-turn --seed 7)";
 
 constexpr const char* kChatHelp = R"(  /reset       forget the conversation, keep the system message
@@ -285,6 +286,7 @@ void add_run_command(CLI::App& app, Action& action) {
   const CLI::Option* prompt =
       command->add_option("PROMPT", options->prompt, "the text to continue, or the first message");
   add_model_option(*command, options->model);
+  add_lora_option(*command, options->model);
   CLI::Option* chat = command->add_flag("-c,--chat", options->chat, "converse through the model's chat format");
   command->add_flag("-1,--single-turn", options->single_turn, "with --chat: answer once and leave")->needs(chat);
   command->add_option("--system", options->system, "with --chat: the system message")->type_name("TEXT")->needs(chat);

@@ -12,12 +12,14 @@
 #include <nlohmann/json.hpp>
 #include <utility>
 
+#include "backend/cpu/cpu_backend.h"
 #include "base/cpu.h"
 #include "base/error.h"
 #include "base/mapped_file.h"
 #include "base/thread_pool.h"
 #include "formats/gguf.h"
 #include "formats/safetensors.h"
+#include "model/peft.h"
 #include "quant/encode.h"
 #include "runtime/model_files.h"
 
@@ -113,7 +115,7 @@ class Encoder {
       begin += piece.count;
       if (from >= to) continue;
       const Matrix* m = reader_.matrix(piece.parameter);
-      if (m == nullptr || m->dtype != job.dtype) return false;
+      if (m == nullptr || m->dtype != job.dtype || m->low_rank != nullptr) return false;
       for (int64_t r = from; r < to; ++r, out += row_bytes) std::memcpy(out, m->row(piece.first + r), row_bytes);
     }
     return true;
@@ -272,13 +274,18 @@ QuantizeReport quantize(const fs::path& in, const fs::path& out, const QuantizeO
                         const std::function<void(int64_t, int64_t)>& on_progress) {
   const ModelFiles files(in);
   const ModelConfig config = files.config();
-  const Weights weights = bind_weights(config, files.checkpoint());
+  Weights weights = bind_weights(config, files.checkpoint());
   const bool gguf = out.extension() == ".gguf";
   if (!gguf && files.is_gguf()) {
     throw Error(
         fmt::format("{}: a GGUF file becomes a GGUF file; for a directory start from the original", in.string()));
   }
   const StoredParts parts = stored_parts(weights);
+  std::unique_ptr<LoraArray> lora;
+  if (!options.lora.empty()) {
+    lora = load_peft(options.lora, config, parts, *make_cpu_backend(1, Isa::kScalar));
+    lora->attach(weights);
+  }
   QuantizeReport report;
   const std::vector<Job> jobs =
       plan_jobs(gguf ? gguf_tensors(config, parts) : hugging_face_tensors(config, parts), options, gguf, report);

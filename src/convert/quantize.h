@@ -14,6 +14,8 @@ namespace qnext {
 struct QuantizeOptions {
   Recipe recipe;
   const Importance* importance = nullptr;
+  /// A PEFT adapter that is added to the weights first, in double: out is the merged model. Empty: none.
+  std::filesystem::path lora;
   int threads = 0;         ///< 0: one per CPU this process may use
   bool plan_only = false;  ///< report, and write nothing
 };

@@ -3,7 +3,9 @@
 #include <algorithm>
 
 #include "backend/cpu/cpu_backend.h"
+#include "backend/lora_backend.h"
 #include "base/error.h"
+#include "model/peft.h"
 #include "runtime/model_files.h"
 
 namespace qnext {
@@ -12,6 +14,7 @@ struct Engine::Impl {
   EngineOptions options;
   ModelConfig config;
   Weights weights;
+  std::unique_ptr<LoraArray> lora;  ///< the weights point into it
   MemoryPlan plan;
   StateLayout layout;
   std::unique_ptr<Backend> backend;
@@ -61,11 +64,17 @@ Engine::Engine(const std::filesystem::path& model, const EngineOptions& options)
   if (o.mtp_if_present) o.mtp = m.weights.mtp.has_value();
   if (o.mtp && !m.weights.mtp) throw Error(fmt::format("{}: the model has no MTP module", model.string()));
   if (!o.isa) o.isa = chosen_isa();
+  m.backend = make_cpu_backend(o.threads, *o.isa, o.activations);
+  if (!o.lora.empty()) {
+    m.lora = load_peft(o.lora, m.config, stored_parts(m.weights), *m.backend);
+    m.lora->attach(m.weights);
+    m.backend = std::make_unique<LoraBackend>(std::move(m.backend));
+  }
   m.plan = plan_memory(m.config, m.weights, o);
+  if (m.lora) m.plan.weights_owned += static_cast<int64_t>(m.lora->values().size_bytes());
   o.batch_rows = m.plan.batch_rows;
   require_fits(m.plan, o.memory_limit_bytes > 0 ? o.memory_limit_bytes : available_memory_bytes());
   m.layout = StateLayout(m.config, o.kv_dtype, o.mtp);
-  m.backend = make_cpu_backend(o.threads, *o.isa, o.activations);
   if (o.wrap_backend) m.backend = o.wrap_backend(std::move(m.backend));
   m.act.emplace(m.config, o.batch_rows, *m.backend);
 }

@@ -26,6 +26,8 @@ struct EngineOptions {
   ActivationPrecision activations = ActivationPrecision::kInt8;
   bool mtp = false;               ///< keep state for the MTP module
   bool mtp_if_present = false;    ///< sets mtp when the model has the module
+  /// A PEFT adapter (model/peft.h) that is added to the model's products, unmerged; empty: none.
+  std::filesystem::path lora;
   int64_t memory_limit_bytes = 0; ///< 0: available_memory_bytes()
   /// Puts a backend of the caller's around the engine's own, to watch what it is asked. Empty: nothing.
   std::function<std::unique_ptr<Backend>(std::unique_ptr<Backend>)> wrap_backend;
