@@ -30,14 +30,16 @@ namespace {
 
 constexpr const char* kExamples = R"(
 The run goes on from the newest good checkpoint of its output directory, to the same bits as if it had never stopped: after
-Ctrl-C (which writes one), --until-minutes, or a kill. Each checkpoint is a model directory that qnext run and transformers load.
+Ctrl-C (which writes one), --until-minutes, or a kill. Each checkpoint is a model directory that qnext run and transformers load,
+or with [lora] an adapter that PEFT and qnext run --lora load.
 
 Examples:
   qnext train --explain > run.toml       every key, documented
   qnext train --config run.toml
   qnext train --config run.toml --until-minutes 45
   mpirun -n 2 qnext train --config run.toml       two processes share the work, one writes
-  qnext run --model RUN/step-00001000 "Once"      look at a checkpoint)";
+  qnext run --model RUN/step-00001000 "Once"      look at a checkpoint
+  qnext run --model BASE --lora RUN/step-00001000 "Once")";
 
 struct TrainCommand {
   std::string config;
@@ -53,8 +55,10 @@ class Samples final : public TrainingObserver {
   void evaluation(const EvaluationReport& report) override { evaluated_ = report.step; }
   void checkpoint(int64_t step, const std::filesystem::path& path) override {
     if (step != evaluated_ || config_.evaluation.prompts.empty()) return;
-    Engine engine(path, {.threads = static_cast<int>(config_.run.threads)});
-    const Tokenizer tokenizer = Tokenizer::load(path);
+    const bool lora = config_.lora.rank > 0;
+    Engine engine(lora ? config_.model.from : path,
+                  {.threads = static_cast<int>(config_.run.threads), .lora = lora ? path : std::filesystem::path()});
+    const Tokenizer tokenizer = load_tokenizer(config_.model.tokenizer);
     const bool chat = std::filesystem::exists(path / "chat_template.jinja");
     SequenceModel model(engine);
     Timeline timeline(model);

@@ -15,7 +15,6 @@
 #include "base/mapped_file.h"
 #include "formats/json.h"
 #include "formats/safetensors.h"
-#include "model/stored_tensors.h"
 #include "tensor/dtype.h"
 
 namespace qnext {
@@ -34,12 +33,6 @@ constexpr const char* kCopied[] = {"generation_config.json", "tokenizer.json", "
                                    "merges.txt", "special_tokens_map.json", "chat_template.jinja"};
 
 std::string hex(uint64_t value) { return fmt::format("{:016x}", value); }
-
-void write_file(const fs::path& path, std::string_view text) {
-  AtomicFile file(path, text.size());
-  file.write(reinterpret_cast<const std::byte*>(text.data()), text.size(), 0);
-  file.commit();
-}
 
 void sync_directory(const fs::path& directory) {
   const int fd = ::open(directory.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -152,35 +145,6 @@ std::vector<std::pair<int64_t, fs::path>> CheckpointStore::list() const {
 
 // ---- writing
 
-void CheckpointStore::write_model(const fs::path& directory, ParameterArray& parameters) const {
-  const Weights& weights = parameters.weights();
-  const ParameterReader reader(weights);
-  const std::vector<StoredTensor> tensors = hugging_face_tensors(config_.shape, stored_parts(weights));
-  std::vector<TensorSpec> specs;
-  const bool bf16 = config_.checkpoint.bf16;
-  const auto dtype_of = [&](const StoredTensor& t) { return bf16 && !t.keep_f32 ? DType::kBF16 : DType::kF32; };
-  for (const StoredTensor& t : tensors) specs.push_back({t.name, dtype_of(t), t.shape});
-  const auto writer = create_safetensors(directory / "model.safetensors", specs, {{"format", "pt"}});
-  std::vector<float> values;
-  std::vector<uint16_t> halves;
-  for (const StoredTensor& t : tensors) {
-    const int64_t cols = t.cols(), rows = t.row_count(), at_once = std::max<int64_t>(1, (int64_t{1} << 18) / cols);
-    for (int64_t first = 0; first < rows; first += at_once) {
-      const int64_t count = std::min(at_once, rows - first);
-      values.resize(static_cast<size_t>(count * cols));
-      reader.read(t, first, count, values);
-      if (dtype_of(t) == DType::kF32) {
-        writer->append(std::as_bytes(std::span(values)));
-        continue;
-      }
-      halves.resize(values.size());
-      std::ranges::transform(values, halves.begin(), [](float x) { return f32_to_bf16(x); });
-      writer->append(std::as_bytes(std::span(halves)));
-    }
-  }
-  writer->finish();
-}
-
 struct CheckpointStore::StateTensor {
   TensorSpec spec;
   int owner = 0;
@@ -190,7 +154,7 @@ struct CheckpointStore::StateTensor {
 
 std::vector<CheckpointStore::StateTensor> CheckpointStore::state_tensors(const Arrays& arrays) const {
   std::vector<StateTensor> tensors;
-  const auto& list = arrays.parameters->parameters();
+  const auto& list = arrays.model->parameters().parameters();
   for (size_t i = 0; i < list.size(); ++i) {
     const ParameterInfo& p = list[i];
     const std::vector<int64_t> shape = p.is_matrix ? std::vector{p.rows, p.cols} : std::vector{p.cols};
@@ -198,7 +162,7 @@ std::vector<CheckpointStore::StateTensor> CheckpointStore::state_tensors(const A
       tensors.push_back({{fmt::format("{}.{}", kind, p.name), DType::kF32, shape}, owner, p.size(), {values}});
     };
     const int owner = arrays.optimizer->shares().owner(i);
-    if (config_.checkpoint.bf16) add("master", 0, arrays.parameters->of(p));
+    if (config_.checkpoint.bf16) add("master", 0, arrays.model->parameters().of(p));
     add("m", owner, arrays.optimizer->first_moment(i));
     if (arrays.optimizer->has_second_moment(p)) add("v", owner, arrays.optimizer->second_moment(i));
   }
@@ -267,12 +231,11 @@ void CheckpointStore::save(const TrainingState& state, const Arrays& arrays) {
 
 /// All files under `temporary`, then renamed.
 void CheckpointStore::write(const fs::path& temporary, const fs::path& path, const TrainingState& state, const Arrays& arrays) {
-  write_model(temporary, *arrays.parameters);
+  arrays.model->write(temporary);
   write_state(temporary, arrays);
-  write_file(temporary / "config.json", config_.config_json);
   for (const char* name : kCopied) {
     const fs::path from = config_.model.tokenizer / name;
-    if (fs::exists(from)) write_file(temporary / name, read_text_file(from, size_t{1} << 30));
+    if (fs::exists(from)) write_text_file(temporary / name, read_text_file(from, size_t{1} << 30));
   }
   Json files = Json::object();
   for (const auto& entry : fs::directory_iterator(temporary)) {
@@ -294,7 +257,7 @@ void CheckpointStore::write(const fs::path& temporary, const fs::path& path, con
             {"files", files}};
   const std::string text = json.dump();
   json["checksum"] = hex(checksum(std::as_bytes(std::span(text))));
-  write_file(temporary / kStateJson, json.dump(1) + "\n");
+  write_text_file(temporary / kStateJson, json.dump(1) + "\n");
   sync_directory(temporary);
   if (fs::exists(path)) remove_directory(path);  // a damaged one, or of a run that was set back
   fs::rename(temporary, path);
@@ -378,19 +341,19 @@ TrainingState CheckpointStore::load(const fs::path& directory, const Arrays& arr
     }
     std::memcpy(out.data(), it->second.bytes.data(), out.size_bytes());
   };
-  const auto& list = arrays.parameters->parameters();
+  const auto& list = arrays.model->parameters().parameters();
   const ParameterShares::Share& share = arrays.optimizer->shares().of(communicator_.rank());
   const bool masters = tensors.contains("master." + list.front().name);
   for (size_t i = 0; i < list.size(); ++i) {
     const ParameterInfo& p = list[i];
-    if (masters) copy("master." + p.name, arrays.parameters->of(p), true);
+    if (masters) copy("master." + p.name, arrays.model->parameters().of(p), true);
     if (i < share.first || i >= share.last) continue;
     copy("m." + p.name, arrays.optimizer->first_moment(i), true);
     copy("v." + p.name, arrays.optimizer->second_moment(i), false);
   }
   if (!masters) {
     try {
-      arrays.parameters->copy_from(bind_weights(config_.shape, std::make_shared<const SafetensorsCheckpoint>(directory)));
+      arrays.model->read(directory);
     } catch (const Error& error) {
       throw other_shape(error.what());
     }

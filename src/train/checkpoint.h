@@ -8,10 +8,10 @@
 #include <vector>
 
 #include "distributed/communicator.h"
-#include "model/parameter_array.h"
 #include "train/config.h"
 #include "train/lanes.h"
 #include "train/optimizer.h"
+#include "train/trained_model.h"
 
 namespace qnext {
 
@@ -25,8 +25,8 @@ struct TrainingState {
   std::map<std::string, std::string> config;  ///< TrainConfig::values, without what changes no result
 };
 
-/// The checkpoints of a run: directories step-00000500 in its output directory. Each is a Hugging Face model directory with two
-/// more files, training_state.json and training_state.safetensors. They appear under their name when every file is complete and
+/// The checkpoints of a run: directories step-00000500 in its output directory. Each is a Hugging Face model directory, or one of
+/// a PEFT adapter, with two more files, training_state.json and training_state.safetensors. They appear under their name when every file is complete and
 /// on the disk; XXH3 checksums of all files are in training_state.json.
 ///
 /// With several ranks all call the same functions; rank 0 alone writes, what it needs of the others comes to it. A checkpoint
@@ -41,7 +41,7 @@ class CheckpointStore {
   CheckpointStore& operator=(const CheckpointStore&) = delete;
 
   struct Arrays {
-    ParameterArray* parameters;
+    TrainedModel* model;
     Optimizer* optimizer;
     Lanes* lanes;
   };
@@ -59,7 +59,6 @@ class CheckpointStore {
   const std::filesystem::path& last_good() const { return last_good_; }
 
  private:
-  void write_model(const std::filesystem::path& directory, ParameterArray& parameters) const;
   /// What training_state.safetensors holds, in its order.
   struct StateTensor;
   std::vector<StateTensor> state_tensors(const Arrays& arrays) const;

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <deque>
 #include <functional>
+#include <iterator>
 #include <nlohmann/json.hpp>
 #include <sstream>
 
@@ -12,7 +13,10 @@
 
 #include "base/error.h"
 #include "base/mapped_file.h"
+#include "formats/gguf.h"
 #include "formats/json.h"
+#include "model/gguf_config.h"
+#include "model/lora.h"
 #include "tokenizer/tokenizer.h"
 
 namespace qnext {
@@ -63,11 +67,12 @@ constexpr Key kKeys[] = {
     {"run", "threads", Type::kInteger, "0", 0, 4096, nullptr, "0: one per CPU that the process may use; changes no result"},
 
     {"model", "from", Type::kText, nullptr, 0, 0, nullptr,
-     "Hugging Face directory to start from; its config.json is then the shape, and no key of the shape may be given"},
+     "Hugging Face directory to start from (with [lora] also a .gguf file); it says the shape, and no key of the shape may be given"},
     {"model", "tokenizer", Type::kText, nullptr, 0, 0, nullptr,
      "directory with tokenizer.json, and chat_template.jinja, generation_config.json if there are any: copied into the "
      "checkpoints. Default: that of `from`"},
-    {"model", "mtp_steps", Type::kInteger, "1", 0, 8, nullptr, "tokens beyond the next that the MTP module learns to predict; 0: none"},
+    {"model", "mtp_steps", Type::kInteger, "1", 0, 8, nullptr,
+     "tokens beyond the next that the MTP module learns to predict; 0: none, as always with [lora]"},
     {"model", "initializer_range", Type::kNumber, "0.02", 0, 1, nullptr,
      "standard deviation of all matrices; rows of the router are scaled to the same length"},
     {"model", "dt_bias", Type::kText, "\"log_uniform\"", 0, 0, "log_uniform|ones",
@@ -97,6 +102,14 @@ constexpr Key kKeys[] = {
     {"model", "rms_norm_eps", Type::kNumber, "1e-6", 1e-30, 1, nullptr, ""},
     {"model", "tie_word_embeddings", Type::kBoolean, "false", 0, 0, nullptr, "the head is the embedding"},
     {"model", "max_position_embeddings", Type::kInteger, "262144", 1, 1 << 28, nullptr, "tokens of context that the config.json promises"},
+
+    {"lora", "rank", Type::kInteger, nullptr, 1, 1 << 12, nullptr,
+     "with this key the model of `from` stays as it is, in the types it is stored in, and W x becomes W x + alpha / rank * B A x: A and B "
+     "are trained, and checkpoints are adapters that PEFT and `qnext run --lora` load (no dropout). Without it there is no LoRA"},
+    {"lora", "alpha", Type::kNumber, nullptr, 1e-6, 1e6, nullptr, "Default: 2 rank"},
+    {"lora", "targets", Type::kTexts, nullptr, 0, 0, nullptr,
+     "modules with an A and B, by the end of their name as in PEFT: \"gate_proj\" is that of every expert, \"shared_expert.gate_proj\" is not. "
+     "Default: q_proj, k_proj, v_proj, o_proj, in_proj_qkvz, out_proj, and gate_proj, up_proj, down_proj of shared experts and dense MLPs"},
 
     {"data", "train", Type::kTexts, nullptr, 0, 0, nullptr, "directories that `qnext data pack` made", true},
     {"data", "valid", Type::kTexts, "[]", 0, 0, nullptr, "the same, for evaluations"},
@@ -377,6 +390,45 @@ ModelConfig shape_of(const Json& json, const Reader& reader, const std::string& 
   }
 }
 
+/// What `from` is, which [lora] may leave in a GGUF file.
+ModelConfig shape_of_base(const fs::path& from) {
+  if (from.extension() != ".gguf") return load_config(from);
+  const GgufCheckpoint file(from);
+  return config_from_gguf(file.metadata(), file, file.file());
+}
+
+constexpr const char* kLoraTargets[] = {
+    "q_proj", "k_proj", "v_proj", "o_proj", "in_proj_qkvz", "out_proj", "shared_expert.gate_proj", "shared_expert.up_proj",
+    "shared_expert.down_proj", "mlp.gate_proj", "mlp.up_proj", "mlp.down_proj"};
+
+/// The section [lora], for a model of that shape.
+TrainConfig::Lora lora_of(const Reader& reader, const ModelConfig& shape) {
+  TrainConfig::Lora lora;
+  lora.rank = reader.integer("lora.rank");
+  lora.alpha = reader.given("lora.alpha") ? reader.number("lora.alpha") : 2.0 * static_cast<double>(lora.rank);
+  // Without the head, whose product is part of the loss.
+  const std::vector<LoraModule> modules = lora_modules(shape, {.tied_head = true});
+  const auto matches = [&](const std::string& target) {
+    return std::ranges::any_of(modules, [&](const LoraModule& m) { return lora_target_matches(target, m.name); });
+  };
+  if (!reader.given("lora.targets")) {
+    std::ranges::copy_if(kLoraTargets, std::back_inserter(lora.targets), matches);  // of those that a model like this has
+    return lora;
+  }
+  lora.targets = reader.texts("lora.targets");
+  if (lora.targets.empty()) reader.fail("lora.targets", "at least one name", "none");
+  std::vector<std::string> known;  // the last parts of the modules' names
+  for (const LoraModule& module : modules) {
+    const std::string end = module.name.substr(module.name.rfind('.') + 1);
+    if (std::ranges::find(known, end) == known.end()) known.push_back(end);
+  }
+  for (const std::string& target : lora.targets) {
+    if (matches(target)) continue;
+    reader.fail("lora.targets", fmt::format("names of modules of the model ({})", fmt::join(known, ", ")), qnext::quoted(target));
+  }
+  return lora;
+}
+
 }  // namespace
 
 const TrainConfig::Data::Stage& TrainConfig::stage(int64_t tokens_seen) const {
@@ -410,7 +462,19 @@ TrainConfig parse_train_config(std::string_view text, const std::string& file, c
   c.model.from = path_of("model.from");
   c.model.tokenizer = reader.given("model.tokenizer") ? path_of("model.tokenizer") : c.model.from;
   if (c.model.tokenizer.empty()) reader.missing("model.tokenizer");
-  c.model.mtp_steps = reader.integer("model.mtp_steps");
+  const bool lora = reader.given("lora.rank");
+  for (const char* key : {"lora.alpha", "lora.targets"}) {
+    if (!lora && reader.given(key)) reader.missing("lora.rank");
+  }
+  if (lora && c.model.from.empty()) reader.missing("model.from");
+  if (!lora && c.model.from.extension() == ".gguf") {
+    reader.fail("model.from", "a Hugging Face directory: the weights of a GGUF file can only stay as they are, under [lora]",
+                c.model.from.string());
+  }
+  c.model.mtp_steps = lora && !reader.given("model.mtp_steps") ? 0 : reader.integer("model.mtp_steps");
+  if (lora && c.model.mtp_steps > 0) {
+    reader.fail("model.mtp_steps", "0 with [lora]: the MTP module is frozen", fmt::format("{}", c.model.mtp_steps));
+  }
   c.model.initializer_range = reader.number("model.initializer_range");
   c.model.dt_bias = reader.text("model.dt_bias") == "ones" ? DtBias::kOnes : DtBias::kLogUniform;
   Json json;
@@ -421,17 +485,23 @@ TrainConfig parse_train_config(std::string_view text, const std::string& file, c
       const std::string path = fmt::format("model.{}", name);
       if (reader.given(path)) reader.fail(path, "nothing: the shape is that of model.from", Reader::describe(*reader.find(path)));
     }
-    load_config(c.model.from);  // checks it under its own name
-    json = Json::parse(read_text_file(c.model.from / "config.json", kMaxConfigBytes * 4));
-    json.erase("quantization_config");
-    json.erase("mtp_num_hidden_layers");
+    c.shape = shape_of_base(c.model.from);  // checks it under its own name
+    if (!lora) {
+      json = Json::parse(read_text_file(c.model.from / "config.json", kMaxConfigBytes * 4));
+      json.erase("quantization_config");
+      json.erase("mtp_num_hidden_layers");
+    }
   }
-  json["num_nextn_predict_layers"] = c.model.mtp_steps > 0 ? 1 : 0;
   const bool bf16 = reader.text("checkpoint.dtype") == "bf16";
-  json.erase("torch_dtype");
-  json["dtype"] = bf16 ? "bfloat16" : "float32";
-  c.shape = shape_of(json, reader, c.model.from.empty() ? file : (c.model.from / "config.json").string(), !c.model.from.empty());
-  c.config_json = json.dump(2) + "\n";
+  if (lora) {
+    c.lora = lora_of(reader, c.shape);
+  } else {
+    json["num_nextn_predict_layers"] = c.model.mtp_steps > 0 ? 1 : 0;
+    json.erase("torch_dtype");
+    json["dtype"] = bf16 ? "bfloat16" : "float32";
+    c.shape = shape_of(json, reader, c.model.from.empty() ? file : (c.model.from / "config.json").string(), !c.model.from.empty());
+    c.config_json = json.dump(2) + "\n";
+  }
 
   c.data.train = paths_of("data.train");
   c.data.valid = paths_of("data.valid");

@@ -29,6 +29,12 @@ struct TrainConfig {
     double initializer_range = 0.02;
     DtBias dt_bias = DtBias::kLogUniform;
   } model;
+  /// Low-rank additions to a frozen model.
+  struct Lora {
+    int64_t rank = 0;  ///< 0: none, the whole model is trained
+    double alpha = 0;
+    std::vector<std::string> targets;  ///< each means a module of the model (lora_target_matches)
+  } lora;
   struct Data {
     std::vector<std::filesystem::path> train, valid;
     int64_t seed = 0;
@@ -64,7 +70,7 @@ struct TrainConfig {
   } memory;
 
   ModelConfig shape;
-  std::string config_json;  ///< the config.json of the model, as checkpoints hold it
+  std::string config_json;  ///< the config.json of the model, as checkpoints hold it; empty with LoRA, whose hold none
   std::string text;         ///< of the file
   /// Every key with its value as text, defaults too: what a resumed run is compared by.
   std::map<std::string, std::string> values;

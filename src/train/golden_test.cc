@@ -111,7 +111,7 @@ TEST_P(GoldenTrainingTest, LossesGradientsAndBalanceAreThoseOfPyTorch) {
   options.eps = 1e-8;
   options.weight_decay = 0.1;
   constexpr double kAuxCoefficient = 0.01;
-  Optimizer optimizer(config_, false, options, *backend_);
+  Optimizer optimizer(parameter_list(config_, false), options, *backend_);
   TrainingModel model(config_, parameters_.weights(), {}, *backend_);
   double worst_loss = 0.0, worst_aux = 0.0, worst_gradient = 0.0;
   for (size_t step = 0; step < losses.size(); ++step) {

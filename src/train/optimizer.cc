@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <utility>
 
 #include "base/error.h"
 
@@ -17,9 +18,9 @@ UpdateRule update_rule(const ParameterInfo& p, OptimizerKind kind) {
   return rule;
 }
 
-Optimizer::Optimizer(const ModelConfig& config, bool mtp, const TrainConfig::Optimizer& options, TrainingBackend& backend,
+Optimizer::Optimizer(std::vector<ParameterInfo> parameters, const TrainConfig::Optimizer& options, TrainingBackend& backend,
                      int rank, int ranks)
-    : options_(options), backend_(backend), parameters_(parameter_list(config, mtp)), shares_(parameters_, ranks), rank_(rank) {
+    : options_(options), backend_(backend), parameters_(std::move(parameters)), shares_(parameters_, ranks), rank_(rank) {
   const int64_t bytes = std::max<int64_t>(1, shares_.of(rank).size()) * static_cast<int64_t>(sizeof(float));
   m_ = backend.allocate(bytes);
   v_ = backend.allocate(bytes);
@@ -33,8 +34,7 @@ std::span<float> Optimizer::moment(const Buffer& buffer, size_t parameter) const
   return {buffer.floats() + (p.offset - share.begin), static_cast<size_t>(p.size())};
 }
 
-void Optimizer::update(ParameterArray& parameters, ParameterArray& gradients, int64_t step, double factor,
-                       double gradient_scale) {
+void Optimizer::update(ParameterList& parameters, ParameterList& gradients, int64_t step, double factor, double gradient_scale) {
   const double t = static_cast<double>(step);
   TrainingBackend::AdamW adamw{
       .learning_rate = static_cast<float>(options_.learning_rate * factor),

@@ -5,7 +5,7 @@
 #include <vector>
 
 #include "backend/training_backend.h"
-#include "model/parameter_array.h"
+#include "model/parameter_list.h"
 #include "train/config.h"
 #include "train/parameter_shares.h"
 
@@ -23,11 +23,12 @@ UpdateRule update_rule(const ParameterInfo& parameter, OptimizerKind kind);
 /// AdamW, or Muon for hidden matrices and AdamW for the others. Owns the moments of this rank's share of the parameters.
 class Optimizer {
  public:
-  Optimizer(const ModelConfig& config, bool mtp, const TrainConfig::Optimizer& options, TrainingBackend& backend, int rank = 0,
+  /// `parameters`: the list of what is to be updated.
+  Optimizer(std::vector<ParameterInfo> parameters, const TrainConfig::Optimizer& options, TrainingBackend& backend, int rank = 0,
             int ranks = 1);
 
   /// One update of this rank's share, with gradients times gradient_scale. step counts from 1.
-  void update(ParameterArray& parameters, ParameterArray& gradients, int64_t step, double factor, double gradient_scale);
+  void update(ParameterList& parameters, ParameterList& gradients, int64_t step, double factor, double gradient_scale);
 
   const ParameterShares& shares() const { return shares_; }
   /// Running means of the gradient (Muon: its momentum) and, of AdamW's parameters, its square; empty for a parameter of another

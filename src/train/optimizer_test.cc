@@ -79,7 +79,7 @@ TEST_F(OptimizerTest, RulesByName) {
 }
 
 TEST_F(OptimizerTest, AdamWOfEveryParameterInDouble) {
-  Optimizer optimizer(config_, true, options_, *backend_);
+  Optimizer optimizer(parameter_list(config_, true), options_, *backend_);
   std::map<std::string, std::array<Doubles, 3>> expected;  // w, m, v
   for (const ParameterInfo& p : parameters_.parameters()) {
     const std::span<const float> w = parameters_.of(p);
@@ -134,7 +134,7 @@ Doubles orthogonalised(Doubles x, size_t rows, size_t cols) {
 
 TEST_F(OptimizerTest, MuonOfWideAndTallMatricesInDouble) {
   options_.kind = OptimizerKind::kMuon;
-  Optimizer optimizer(config_, true, options_, *backend_);
+  Optimizer optimizer(parameter_list(config_, true), options_, *backend_);
   const std::vector<std::string> names = {"mtp.fc.weight", "model.layers.0.mlp.experts.1.down_proj.weight",
                                           "model.layers.0.mlp.experts.1.up_proj.weight"};
   std::map<std::string, std::pair<Doubles, Doubles>> expected;  // w, momentum
@@ -170,7 +170,7 @@ TEST_F(OptimizerTest, MuonOfWideAndTallMatricesInDouble) {
 
 TEST_F(OptimizerTest, AnExpertThatNobodyChoseOnlyDecays) {
   options_.kind = OptimizerKind::kMuon;
-  Optimizer optimizer(config_, true, options_, *backend_);
+  Optimizer optimizer(parameter_list(config_, true), options_, *backend_);
   const ParameterInfo& p = *parameters_.find("model.layers.0.mlp.experts.1.up_proj.weight");
   const float before = parameters_.of(p)[0];
   optimizer.update(parameters_, gradients_, 1, 1.0, 1.0);

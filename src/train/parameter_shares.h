@@ -4,17 +4,17 @@
 #include <vector>
 
 #include "base/error.h"
-#include "model/parameter_array.h"
+#include "model/parameter_list.h"
 
 namespace qnext {
 
 /// Which rank updates which parameters, and so keeps their moments (ZeRO-1). Whole parameters, since Muon needs whole matrices;
-/// those of a rank follow one another in a ParameterArray, and all ranks have about the same number of values.
+/// those of a rank follow one another in a ParameterList, and all ranks have about the same number of values.
 class ParameterShares {
  public:
   struct Share {
     size_t first = 0, last = 0;  ///< parameters [first, last)
-    int64_t begin = 0, end = 0;  ///< values [begin, end) of a ParameterArray
+    int64_t begin = 0, end = 0;  ///< values [begin, end) of a ParameterList
     int64_t size() const { return end - begin; }
   };
 

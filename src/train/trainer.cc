@@ -5,10 +5,9 @@
 #include <chrono>
 #include <cmath>
 
+#include "base/checksum.h"
 #include "base/error.h"
-#include "formats/safetensors.h"
 #include "tokenizer/tokenizer.h"
-#include "train/initialize.h"
 #include "train/schedule.h"
 
 namespace qnext {
@@ -29,10 +28,17 @@ Lanes::Options lane_options(const TrainConfig& config, const Communicator& commu
           .ranks = communicator.size()};
 }
 
-/// The values of a configuration that change what a run computes.
-std::map<std::string, std::string> values_that_matter(const TrainConfig& config) {
+/// The values of a configuration that change what a run computes. With LoRA also which base it is: by its norms and other vectors,
+/// which are in memory and in no two models the same.
+std::map<std::string, std::string> values_that_matter(const TrainConfig& config, const Weights& weights) {
   auto values = config.values;
   for (const char* key : {"run.output", "run.threads", "checkpoint.every", "checkpoint.keep_last", "memory.activations_mib", "evaluation.prompts", "evaluation.sample_tokens"}) values.erase(key);
+  if (config.lora.rank > 0) {
+    RunningChecksum sum;
+    for_each_parameter(weights, {[](const std::string&, const Matrix&) {},
+                                 [&](const std::string&, const Vector& v) { sum.update(std::as_bytes(std::span(v.data, static_cast<size_t>(v.size)))); }});
+    values["lora.base"] = fmt::format("{:016x}", sum.value());
+  }
   return values;
 }
 
@@ -45,14 +51,15 @@ Trainer::Trainer(const TrainConfig& config, TrainingBackend& backend, Communicat
       communicator_(communicator),
       warn_(std::move(warn)),
       data_(config.data.train),
-      parameters_(config.shape, config.model.mtp_steps > 0, backend),
-      gradients_(config.shape, config.model.mtp_steps > 0, backend),
-      optimizer_(config.shape, config.model.mtp_steps > 0, config.optimizer, backend, communicator.rank(), communicator.size()),
-      model_(config_.shape, parameters_.weights(), {config.model.mtp_steps, config.memory.activation_bytes}, backend),
+      trained_(make_trained_model(config_, backend)),
+      parameters_(trained_->parameters()),
+      gradients_(trained_->gradients()),
+      optimizer_(parameters_.parameters(), config.optimizer, backend, communicator.rank(), communicator.size()),
+      model_(config_.shape, trained_->weights(), {config.model.mtp_steps, config.memory.activation_bytes}, backend),
       lanes_(data_, lane_options(config, communicator), model_.layout(), model_.mtp_layout(), backend),
       store_(config_, communicator, warn_),
-      count_(count_parameters(config.shape, parameters_.weights())) {
-  const Tokenizer tokenizer = Tokenizer::load(config_.model.tokenizer);
+      count_(count_parameters(config.shape, trained_->weights())) {
+  const Tokenizer tokenizer = load_tokenizer(config_.model.tokenizer);
   const auto check_data = [&](const TokenDataset& data) {
     data.require_vocabulary(config_.shape.vocab_size);
     data.require_tokenizer(tokenizer);
@@ -72,25 +79,21 @@ Trainer::Trainer(const TrainConfig& config, TrainingBackend& backend, Communicat
   if (!config_.data.valid.empty()) check_data(valid_.emplace(config_.data.valid));
 
   state_.data_fingerprint = data_.fingerprint();
-  const CheckpointStore::Arrays arrays{&parameters_, &optimizer_, &lanes_};
+  const CheckpointStore::Arrays arrays{trained_.get(), &optimizer_, &lanes_};
   if (const auto found = store_.newest()) {
     state_ = store_.load(*found, arrays, data_.fingerprint());
     saved_step_ = state_.step;
     resumed_from_ = *found;
-    const auto now = values_that_matter(config_);
+    const auto now = values_that_matter(config_, trained_->weights());
     for (const auto& [key, value] : now) {
       const auto it = state_.config.find(key);
       const std::string before = it == state_.config.end() ? "nothing" : it->second;
       if (before != value) warn_(fmt::format("{} was {} when the checkpoint was written, and is {} now", key, before, value));
     }
   } else {
-    initialize(parameters_, config_.shape, static_cast<uint64_t>(config_.run.seed), config_.model.initializer_range, config_.model.dt_bias);
-    if (!config_.model.from.empty()) {
-      const ModelConfig shape = load_config(config_.model.from);
-      parameters_.copy_from(bind_weights(shape, std::make_shared<const SafetensorsCheckpoint>(config_.model.from)));
-    }
+    trained_->initialize();
   }
-  state_.config = values_that_matter(config_);
+  state_.config = values_that_matter(config_, trained_->weights());
 
   layer_values_.resize(static_cast<size_t>(config_.shape.num_layers()) + 2);
   for (const ParameterInfo& p : gradients_.parameters()) {
@@ -100,10 +103,11 @@ Trainer::Trainer(const TrainConfig& config, TrainingBackend& backend, Communicat
     else list.emplace_back(p.offset, p.offset + p.size());
   }
 
-  // Products: two operations a parameter forward, four backward. The MTP module runs once per step of it.
+  // Products: two operations a parameter forward, two backward for their inputs' gradients and two for their own, which frozen
+  // ones do not have. The MTP module runs once per step of it.
   const ModelConfig& c = config_.shape;
   double per_row = 2.0 * static_cast<double>(count_.active);
-  if (const auto& mtp = parameters_.weights().mtp; mtp && config_.model.mtp_steps > 0) {
+  if (const auto& mtp = trained_->weights().mtp; mtp && config_.model.mtp_steps > 0) {
     double active = static_cast<double>(c.vocab_size * c.hidden_size);
     for (const ParameterInfo& p : parameters_.parameters()) {
       if (!p.name.starts_with("mtp.")) continue;
@@ -112,11 +116,17 @@ Trainer::Trainer(const TrainConfig& config, TrainingBackend& backend, Communicat
     }
     per_row += 2.0 * active * static_cast<double>(config_.model.mtp_steps);
   }
+  const bool lora = config_.lora.rank > 0;
+  flops_per_row_ = (lora ? 2.0 : 3.0) * per_row;
+  for (const ParameterInfo& p : parameters_.parameters()) {
+    if (!lora) break;
+    const bool routed = p.name.find(".experts.") != p.name.npos;
+    flops_per_row_ += 6.0 * static_cast<double>(p.size()) * (routed ? static_cast<double>(c.num_experts_per_tok) / static_cast<double>(c.num_experts) : 1.0);
+  }
   // The delta rule as a recurrence: decay, read, write and query of a K x V state.
   for (const LayerKind kind : c.layer_types) {
-    if (kind == LayerKind::kLinearAttention) per_row += 7.0 * static_cast<double>(c.linear_num_value_heads * c.linear_key_head_dim * c.linear_value_head_dim);
+    if (kind == LayerKind::kLinearAttention) flops_per_row_ += 21.0 * static_cast<double>(c.linear_num_value_heads * c.linear_key_head_dim * c.linear_value_head_dim);
   }
-  flops_per_row_ = 3.0 * per_row;
 }
 
 TrainingMemory Trainer::memory() const {
@@ -361,7 +371,7 @@ StepReport Trainer::step() {
     from = Clock::now();
     std::ranges::fill(gradients_.values(), 0.0f);
     LossSums sums;
-    model_.backward(batches, scales, gradients_.weights(), sums, [&](int64_t layer) { begin_reduce(layer); });
+    model_.backward(batches, scales, trained_->gradient_weights(), sums, [&](int64_t layer) { begin_reduce(layer); });
     reduce(sums);
     communicator_.finish();
     report_losses(sums, report);
@@ -446,7 +456,7 @@ void Trainer::save() {
   best_now_ = false;
   if (saved()) return;
   state_.position = lanes_.position();
-  store_.save(state_, {&parameters_, &optimizer_, &lanes_});
+  store_.save(state_, {trained_.get(), &optimizer_, &lanes_});
   saved_step_ = state_.step;
 }
 

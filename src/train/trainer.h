@@ -11,7 +11,6 @@
 
 #include "data/dataset.h"
 #include "distributed/communicator.h"
-#include "model/parameter_array.h"
 #include "model/training_model.h"
 #include "train/checkpoint.h"
 #include "train/config.h"
@@ -19,6 +18,7 @@
 #include "train/observer.h"
 #include "train/optimizer.h"
 #include "train/report_types.h"
+#include "train/trained_model.h"
 
 namespace qnext {
 
@@ -26,7 +26,7 @@ namespace qnext {
 /// same configuration gives the same bits, for any number of threads and wherever it was interrupted; with another number of
 /// ranks, the same up to rounding (docs/numerics.md).
 ///
-/// All ranks call the same functions and get the same reports. A rank has all parameters and gradients, the activations of its
+/// All ranks call the same functions and get the same reports. A rank has all trained parameters and gradients, the activations of its
 /// lanes, and the moments of its share of the parameters.
 class Trainer {
  public:
@@ -57,8 +57,9 @@ class Trainer {
   /// Of this rank, at the longest stage of the curriculum.
   TrainingMemory memory() const;
 
-  ParameterArray& weights() { return parameters_; }
-  ParameterArray& gradients() { return gradients_; }
+  /// What is trained: all weights, or their low-rank additions.
+  ParameterList& weights() { return parameters_; }
+  ParameterList& gradients() { return gradients_; }
 
  private:
   LossScales scales_of(std::span<const TrainingBatch> batches, std::vector<RoutingStatistics>& statistics, StepReport& report);
@@ -77,7 +78,8 @@ class Trainer {
   std::function<void(const std::string&)> warn_;
   TokenDataset data_;
   std::optional<TokenDataset> valid_;
-  ParameterArray parameters_, gradients_;
+  std::unique_ptr<TrainedModel> trained_;
+  ParameterList &parameters_, &gradients_;  ///< of trained_
   Optimizer optimizer_;
   TrainingModel model_;
   Lanes lanes_;
