@@ -74,7 +74,6 @@ void TrainingModel::allocate(int64_t batches, int64_t rows, Arena& inputs, Arena
   working.rewind(passes);
   layer_space_ = LayerBackwardSpace(config_, rows, working);
   working.rewind(working.bytes());
-  layer_out_ = working.rows(rows, d);
   d_x_ = working.rows(rows, d);
   d_hidden_ = working.rows(rows, d);
   d_deeper_ = working.rows(rows, d);
@@ -142,7 +141,8 @@ LayerActivations& TrainingModel::activations(Tape& tape, int64_t block) {
   return *kept;
 }
 
-void TrainingModel::run_layer(const TrainingBatch& batch, Tape& tape, int64_t block, LayerActivations& act, Rows out) {
+void TrainingModel::run_layer(const TrainingBatch& batch, Tape& tape, int64_t block, LayerActivations& act,
+                              std::optional<Rows> out) {
   const int64_t rows = static_cast<int64_t>(batch.tokens.size()), layers = config_.num_layers();
   const auto index = static_cast<size_t>(block);
   const Rows cos = tape.cos.first(rows), sin = tape.sin.first(rows);
@@ -304,7 +304,7 @@ void TrainingModel::backward_batch(const TrainingBatch& batch, Tape& tape, const
     backend_.rms_norm_backward(tape.mtp_outputs[step].first(rows), weights_.mtp->norm, config_.rms_norm_eps, d_hidden, d_x,
                                gradient_of(gradients.mtp->norm));
     LayerActivations& act = activations(tape, block);
-    if (&act == &shared_) run_layer(batch, tape, block, act, layer_out_.first(rows));
+    if (&act == &shared_) run_layer(batch, tape, block, act);
     qnext::backward(config_, weights_.mtp->layer, gradients.mtp->layer, mtp_layout_, -1, 0, batch.mtp[step],
                     tape.mtp_inputs[step].first(rows), cos, sin, act, router_loss(layers), layer_space_, d_x, backend_);
     require_finite(d_x, "gradient", block);
@@ -327,7 +327,7 @@ void TrainingModel::backward_batch(const TrainingBatch& batch, Tape& tape, const
   for (int64_t i = layers - 1; i >= 0; --i) {
     const auto index = static_cast<size_t>(i);
     LayerActivations& act = activations(tape, i);
-    if (&act == &shared_) run_layer(batch, tape, i, act, layer_out_.first(rows));
+    if (&act == &shared_) run_layer(batch, tape, i, act);
     qnext::backward(config_, weights_.layers[index], gradients.layers[index], layout_, i, layout_.kv_offset[index],
                     batch.before, tape.inputs[index].first(rows), cos, sin, act, router_loss(i), layer_space_, d_x, backend_);
     require_finite(d_x, "gradient", i);

@@ -106,7 +106,8 @@ class TrainingModel {
   LayerActivations layer_activations(LayerKind kind, int64_t rows, Arena& arena) const;
   bool is_attention(int64_t block) const;
   LayerActivations& activations(Tape& tape, int64_t block);
-  void run_layer(const TrainingBatch& batch, Tape& tape, int64_t block, LayerActivations& act, Rows out);
+  /// Without `out`: again, for the backward pass.
+  void run_layer(const TrainingBatch& batch, Tape& tape, int64_t block, LayerActivations& act, std::optional<Rows> out = {});
   Rows hidden_of(Tape& tape, int64_t depth, int64_t rows, Rows out);
   void backward_batch(const TrainingBatch& batch, Tape& tape, const LossScales& scales, const Weights& gradients,
                       LossSums& sums, const Ready& ready);
@@ -129,7 +130,7 @@ class TrainingModel {
   MtpInputActivations mtp_input_;
   MtpInputBackwardSpace mtp_space_;
   std::vector<Rows> hidden_;  ///< [1 + D][T, D] final-normed, of the main model and each MTP step
-  Rows d_hidden_, d_deeper_, d_x_, layer_out_;
+  Rows d_hidden_, d_deeper_, d_x_;
   std::vector<std::vector<int32_t>> predictions_;  ///< [1 + D][T]
 };
 

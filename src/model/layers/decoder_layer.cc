@@ -5,8 +5,8 @@
 namespace qnext {
 
 void forward(const ModelConfig& config, const LayerWeights& weights, const StateLayout& layout, int64_t layer,
-             int64_t kv_offset, std::span<const Segment> segments, Rows x, Rows cos, Rows sin, LayerActivations& act, Rows out,
-             Backend& backend) {
+             int64_t kv_offset, std::span<const Segment> segments, Rows x, Rows cos, Rows sin, LayerActivations& act,
+             std::optional<Rows> out, Backend& backend) {
   const Rows normed = act.normed.first(x.rows), mixed = act.mixed.first(x.rows), middle = act.middle.first(x.rows);
   const Rows mlp_input = act.mlp_input.first(x.rows);
   backend.rms_norm(x, weights.input_norm, config.rms_norm_eps, normed);
@@ -18,8 +18,9 @@ void forward(const ModelConfig& config, const LayerWeights& weights, const State
   }
   backend.add(x, mixed, middle);
   backend.rms_norm(middle, weights.post_attention_norm, config.rms_norm_eps, mlp_input);
-  std::visit([&](const auto& mlp) { forward(config, mlp, mlp_input, act.mlp, mixed, backend); }, weights.mlp);
-  backend.add(middle, mixed, out);
+  const std::optional<Rows> y = out ? std::optional(mixed) : std::nullopt;
+  std::visit([&](const auto& mlp) { forward(config, mlp, mlp_input, act.mlp, y, backend); }, weights.mlp);
+  if (out) backend.add(middle, mixed, *out);
 }
 
 LayerBackwardSpace::LayerBackwardSpace(const ModelConfig& config, int64_t max_rows, Arena& arena) {

@@ -1,4 +1,5 @@
 #pragma once
+#include <optional>
 #include <span>
 
 #include "backend/training_backend.h"
@@ -24,10 +25,11 @@ struct LayerActivations {
 };
 
 /// out = middle + mlp(norm(middle)), where middle = x + mixer(norm(x)), for one layer of either kind. x, out [T, D], and out
-/// may be x; cos, sin [T, rope dims / 2]. The MTP module's layer is layer -1.
+/// may be x; cos, sin [T, rope dims / 2]. The MTP module's layer is layer -1. Without `out`: only what backward() reads of act,
+/// for those who kept x alone.
 void forward(const ModelConfig& config, const LayerWeights& weights, const StateLayout& layout, int64_t layer,
-             int64_t kv_offset, std::span<const Segment> segments, Rows x, Rows cos, Rows sin, LayerActivations& act, Rows out,
-             Backend& backend);
+             int64_t kv_offset, std::span<const Segment> segments, Rows x, Rows cos, Rows sin, LayerActivations& act,
+             std::optional<Rows> out, Backend& backend);
 
 /// Working space of one layer's backward pass: gradients of what its forward pass computes.
 struct LayerBackwardSpace {

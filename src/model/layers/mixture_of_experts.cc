@@ -36,21 +36,25 @@ void MlpActivations::allocate_working(const ModelConfig& config, int64_t max_row
                                          has_layers(config, false) ? config.intermediate_size : 0));
 }
 
-void forward(const ModelConfig& config, const MoeWeights& weights, Rows x, MlpActivations& act, Rows y, Backend& backend) {
+void forward(const ModelConfig& config, const MoeWeights& weights, Rows x, MlpActivations& act, std::optional<Rows> y,
+             Backend& backend) {
   const int64_t k = config.num_experts_per_tok;
   const Rows logits = act.router_logits.first(x.rows), gate = act.shared_gate.first(x.rows);
   const Rows shared = act.shared_out.first(x.rows);
   const Backend::Linear projections[] = {{&weights.router, logits}, {&weights.shared_gate, gate}};
   backend.linear(x, projections);
   backend.route(logits, k, config.norm_topk_prob, act.experts.data(), act.weights.data());
-  backend.experts(x, weights.experts, k, act.experts.data(), act.weights.data(), act.expert_hidden.first(x.rows * k),
-                  act.expert_out.first(x.rows * k), y);
+  if (y) {
+    backend.experts(x, weights.experts, k, act.experts.data(), act.weights.data(), act.expert_hidden.first(x.rows * k),
+                    act.expert_out.first(x.rows * k), *y);
+  }
   backend.mlp(x, weights.shared, act.hidden.first(x.rows).columns(0, weights.shared.gate.rows), shared);
-  backend.add_gated(y, shared, gate);
+  if (y) backend.add_gated(*y, shared, gate);
 }
 
-void forward(const ModelConfig&, const MlpWeights& weights, Rows x, MlpActivations& act, Rows y, Backend& backend) {
-  backend.mlp(x, weights, act.hidden.first(x.rows).columns(0, weights.gate.rows), y);
+void forward(const ModelConfig&, const MlpWeights& weights, Rows x, MlpActivations& act, std::optional<Rows> y,
+             Backend& backend) {
+  if (y) backend.mlp(x, weights, act.hidden.first(x.rows).columns(0, weights.gate.rows), *y);
 }
 
 MlpBackwardSpace::MlpBackwardSpace(const ModelConfig& config, int64_t max_rows, Arena& arena) {

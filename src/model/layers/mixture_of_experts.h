@@ -1,4 +1,5 @@
 #pragma once
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -28,10 +29,13 @@ struct MlpActivations {
   void allocate_working(const ModelConfig& config, int64_t max_rows, Arena& arena);
 };
 
-/// y = sum over the k chosen experts of weight * expert(x), plus sigmoid(gate x) * shared expert(x). x, y [T, D].
-void forward(const ModelConfig& config, const MoeWeights& weights, Rows x, MlpActivations& act, Rows y, Backend& backend);
-/// y = SwiGLU(x), a dense layer.
-void forward(const ModelConfig& config, const MlpWeights& weights, Rows x, MlpActivations& act, Rows y, Backend& backend);
+/// y = sum over the k chosen experts of weight * expert(x), plus sigmoid(gate x) * shared expert(x). x, y [T, D]. Without y:
+/// only what the backward pass reads, which needs no output of a routed expert.
+void forward(const ModelConfig& config, const MoeWeights& weights, Rows x, MlpActivations& act, std::optional<Rows> y,
+             Backend& backend);
+/// y = SwiGLU(x), a dense layer. Without y: nothing.
+void forward(const ModelConfig& config, const MlpWeights& weights, Rows x, MlpActivations& act, std::optional<Rows> y,
+             Backend& backend);
 
 /// How the routing of a layer enters the loss, beside the experts' outputs.
 struct RouterLoss {
