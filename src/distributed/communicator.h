@@ -1,4 +1,5 @@
 #pragma once
+#include <algorithm>
 #include <cstdint>
 #include <span>
 
@@ -23,6 +24,13 @@ class Communicator {
   virtual void broadcast(std::span<float> values, int owner) = 0;
   /// `values` of rank `from` to those of rank `to`, another one.
   virtual void transfer(std::span<float> values, int from, int to) = 0;
+  /// Every rank to every rank, itself among them: of `send`, which lies rank after rank, the rows for each, send_rows[r] of
+  /// `width` values for rank r; into `receive`, in the order of ranks, those from each, receive_rows[r] from rank r. What one
+  /// rank sends, the other must expect. Fewer than 2^31 rows on either side.
+  virtual void all_to_all(std::span<const float> send, std::span<const int64_t> send_rows, std::span<float> receive,
+                          std::span<const int64_t> receive_rows, int64_t width) = 0;
+  virtual void all_to_all(std::span<const int32_t> send, std::span<const int64_t> send_rows, std::span<int32_t> receive,
+                          std::span<const int64_t> receive_rows, int64_t width) = 0;
   virtual void barrier() = 0;
   /// This rank has failed: all others end. Over MPI it ends this process too.
   virtual void abort() noexcept = 0;
@@ -45,6 +53,14 @@ class SingleProcess final : public Communicator {
   void finish() override {}
   void broadcast(std::span<float>, int) override {}
   void transfer(std::span<float>, int, int) override {}
+  void all_to_all(std::span<const float> send, std::span<const int64_t>, std::span<float> receive, std::span<const int64_t>,
+                  int64_t) override {
+    std::ranges::copy(send, receive.begin());
+  }
+  void all_to_all(std::span<const int32_t> send, std::span<const int64_t>, std::span<int32_t> receive, std::span<const int64_t>,
+                  int64_t) override {
+    std::ranges::copy(send, receive.begin());
+  }
   void barrier() override {}
   void abort() noexcept override {}
 };

@@ -29,5 +29,19 @@ TEST(CommunicatorTest, AFailedRankEndsTheOthers) {
   EXPECT_THAT(run, ::testing::ThrowsMessage<Error>("rank 1 has a bad day"));
 }
 
+TEST(CommunicatorTest, AFailedRankEndsAnExchange) {
+  testing::Ranks ranks(3);
+  const auto run = [&] {
+    ranks.run([](Communicator& c) {
+      if (c.rank() == 2) throw Error("rank 2 has a bad day");
+      const std::vector<float> send(3);
+      std::vector<float> receive(3);
+      const std::vector<int64_t> rows(3, 1);
+      c.all_to_all(std::span<const float>(send), rows, std::span(receive), rows, 1);
+    });
+  };
+  EXPECT_THAT(run, ::testing::ThrowsMessage<Error>("rank 2 has a bad day"));
+}
+
 }  // namespace
 }  // namespace qnext

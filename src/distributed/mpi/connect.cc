@@ -5,6 +5,7 @@
 #include <sched.h>
 
 #include <algorithm>
+#include <climits>
 #include <cstdlib>
 #include <cstring>
 #include <vector>
@@ -67,6 +68,14 @@ class MpiCommunicator final : public Communicator {
       if (rank_ == to) MPI_Recv(data, count, MPI_FLOAT, from, 0, MPI_COMM_WORLD, MPI_STATUS_IGNORE);
     });
   }
+  void all_to_all(std::span<const float> send, std::span<const int64_t> send_rows, std::span<float> receive,
+                  std::span<const int64_t> receive_rows, int64_t width) override {
+    exchange(send.data(), send_rows, receive.data(), receive_rows, width, MPI_FLOAT);
+  }
+  void all_to_all(std::span<const int32_t> send, std::span<const int64_t> send_rows, std::span<int32_t> receive,
+                  std::span<const int64_t> receive_rows, int64_t width) override {
+    exchange(send.data(), send_rows, receive.data(), receive_rows, width, MPI_INT32_T);
+  }
   void barrier() override { MPI_Barrier(MPI_COMM_WORLD); }
   void abort() noexcept override {
     MPI_Abort(MPI_COMM_WORLD, 1);
@@ -89,6 +98,30 @@ class MpiCommunicator final : public Communicator {
       }
     }
     MPI_Bcast(values.data(), count, type, 0, MPI_COMM_WORLD);
+  }
+
+  /// MPI counts in int: in rows, of which there are few, not in values.
+  void exchange(const void* send, std::span<const int64_t> send_rows, void* receive, std::span<const int64_t> receive_rows,
+                int64_t width, MPI_Datatype type) {
+    struct Places {
+      std::vector<int> counts, offsets;
+      explicit Places(std::span<const int64_t> rows) {
+        int64_t total = 0;
+        for (const int64_t count : rows) {
+          counts.push_back(static_cast<int>(count));
+          offsets.push_back(static_cast<int>(total));
+          total += count;
+        }
+        if (total > INT_MAX) throw Error(fmt::format("an exchange of {} rows, more than MPI can count", total));
+      }
+    };
+    QNEXT_CHECK(width <= INT_MAX && send_rows.size() == static_cast<size_t>(size_) && receive_rows.size() == send_rows.size());
+    const Places from(send_rows), to(receive_rows);
+    MPI_Datatype row;
+    MPI_Type_contiguous(static_cast<int>(width), type, &row);
+    MPI_Type_commit(&row);
+    MPI_Alltoallv(send, from.counts.data(), from.offsets.data(), row, receive, to.counts.data(), to.offsets.data(), row, MPI_COMM_WORLD);
+    MPI_Type_free(&row);
   }
 
   void find_cpu_share() {

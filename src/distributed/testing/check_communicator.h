@@ -49,6 +49,33 @@ inline void check_communicator(Communicator& c) {
     if (c.rank() == from || c.rank() == 0) c.transfer(values, from, 0);
     for (const float x : values) expect(x, c.rank() == 0 ? from : c.rank(), "transfer");
   }
+
+  // From rank s to rank r go (3 s + 2 r) % 5 rows, which say where they are from and where they go; some are none.
+  const auto rows_between = [](int from, int to) { return int64_t{(3 * from + 2 * to) % 5}; };
+  const auto check_all_to_all = [&]<typename T>(T, int64_t width) {
+    std::vector<int64_t> send_rows, receive_rows;
+    std::vector<T> send, expected;
+    for (int r = 0; r < ranks; ++r) {
+      const auto add = [&](int from, int to, std::vector<int64_t>& rows, std::vector<T>& values) {
+        rows.push_back(rows_between(from, to));
+        for (int64_t i = 0; i < rows.back() * width; ++i) values.push_back(static_cast<T>(1000000 * from + 10000 * to + i));
+      };
+      add(c.rank(), r, send_rows, send);
+      add(r, c.rank(), receive_rows, expected);
+    }
+    std::vector<T> received(expected.size());
+    c.all_to_all(std::span<const T>(send), send_rows, std::span<T>(received), receive_rows, width);
+    for (size_t i = 0; i < expected.size(); ++i) {
+      expect(static_cast<double>(received[i]), static_cast<double>(expected[i]), "all to all");
+    }
+  };
+  for (const int64_t width : {1, 3, 1000}) {
+    check_all_to_all(0.0f, width);
+    check_all_to_all(int32_t{}, width);
+  }
+  // Nobody has anything for anybody.
+  const std::vector<int64_t> none(static_cast<size_t>(ranks));
+  c.all_to_all(std::span<const float>(), none, std::span<float>(), none, 7);
   c.barrier();
 }
 

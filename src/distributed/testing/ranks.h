@@ -4,6 +4,7 @@
 #include <exception>
 #include <functional>
 #include <mutex>
+#include <numeric>
 #include <thread>
 #include <vector>
 
@@ -77,6 +78,14 @@ class Ranks {
         ranks_.changed_.notify_all();
       }
     }
+    void all_to_all(std::span<const float> send, std::span<const int64_t> send_rows, std::span<float> receive,
+                    std::span<const int64_t> receive_rows, int64_t width) override {
+      exchange(send, send_rows, receive, receive_rows, width);
+    }
+    void all_to_all(std::span<const int32_t> send, std::span<const int64_t> send_rows, std::span<int32_t> receive,
+                    std::span<const int64_t> receive_rows, int64_t width) override {
+      exchange(send, send_rows, receive, receive_rows, width);
+    }
     void barrier() override {
       std::unique_lock lock(ranks_.mutex_);
       const int64_t round = ranks_.round_;
@@ -96,6 +105,31 @@ class Ranks {
    private:
     void post(const void* values) {
       ranks_.posted_[static_cast<size_t>(rank_)] = values;
+      barrier();
+    }
+    /// What a rank holds ready for the others.
+    template <typename T>
+    struct Parcels {
+      std::span<const T> values;
+      std::span<const int64_t> rows;
+      int64_t width;
+    };
+    template <typename T>
+    void exchange(std::span<const T> send, std::span<const int64_t> send_rows, std::span<T> receive,
+                  std::span<const int64_t> receive_rows, int64_t width) {
+      const auto total = [&](std::span<const int64_t> rows) { return static_cast<size_t>(width * std::reduce(rows.begin(), rows.end())); };
+      QNEXT_CHECK(send.size() == total(send_rows) && receive.size() == total(receive_rows), "{} and {} values, {} and {} said",
+                  send.size(), receive.size(), total(send_rows), total(receive_rows));
+      const Parcels<T> ours{send, send_rows, width};
+      post(&ours);
+      auto to = receive.begin();
+      for (size_t from = 0; from < ranks_.posted_.size(); ++from) {
+        const auto& theirs = *static_cast<const Parcels<T>*>(ranks_.posted_[from]);
+        const auto rank = static_cast<size_t>(rank_);
+        QNEXT_CHECK(theirs.width == width && theirs.rows[rank] == receive_rows[from], "rank {} sends {} rows of {}, rank {} expects {} of {}",
+                    from, theirs.rows[rank], theirs.width, rank_, receive_rows[from], width);
+        to = std::ranges::copy(theirs.values.subspan(total(theirs.rows.first(rank)), total(theirs.rows.subspan(rank, 1))), to).out;
+      }
       barrier();
     }
     /// owner -1: at all.
