@@ -9,7 +9,9 @@ namespace qnext {
 /// Passes every operation on to another backend. For classes that watch or change some of them.
 class ForwardingBackend : public Backend {
  public:
-  explicit ForwardingBackend(std::unique_ptr<Backend> inner) : inner_(std::move(inner)) {}
+  explicit ForwardingBackend(std::unique_ptr<Backend> inner) : owned_(std::move(inner)), inner_(owned_.get()) {}
+  /// `inner` must outlive it.
+  explicit ForwardingBackend(Backend* inner) : inner_(inner) {}
 
   using Backend::linear;
   std::string_view name() const override { return inner_->name(); }
@@ -61,7 +63,8 @@ class ForwardingBackend : public Backend {
   Backend& inner() { return *inner_; }
 
  private:
-  std::unique_ptr<Backend> inner_;
+  std::unique_ptr<Backend> owned_;
+  Backend* inner_;
 };
 
 }  // namespace qnext

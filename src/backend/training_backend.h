@@ -87,6 +87,17 @@ class TrainingBackend : public ForwardingBackend {
   virtual void experts_backward(Rows x, std::span<const MlpWeights> experts, int64_t k, const int32_t* chosen,
                                 const float* weights, Rows d_y, Rows d_x, float* d_weights,
                                 std::span<const MlpGradient> d_experts) = 0;
+  // experts() and experts_backward() in parts, for those who compute a row's experts in several places. Entry i is row rows[i] of
+  // x with expert chosen[i], n entries.
+  /// out [n, D]: the expert's output.
+  virtual void expert_entries(Rows x, std::span<const MlpWeights> experts, std::span<const int32_t> rows,
+                              std::span<const int32_t> chosen, Rows out) = 0;
+  /// y[t] = sum over row t's k entries of weight * out, in their order. out [T*k, D]
+  virtual void combine_experts(Rows out, int64_t k, const float* weights, Rows y) = 0;
+  /// d_y [T, D] is that of y; weights [n]; d_x [n, D] (or empty) and d_weights [n], of each entry, are overwritten.
+  virtual void expert_entries_backward(Rows x, std::span<const MlpWeights> experts, std::span<const int32_t> rows,
+                                       std::span<const int32_t> chosen, const float* weights, Rows d_y, Rows d_x,
+                                       float* d_weights, std::span<const MlpGradient> d_experts) = 0;
   /// Recomputes what is inside. d_x +=.
   virtual void mlp_backward(Rows x, const MlpWeights& weights, Rows d_y, Rows d_x, const MlpGradient& d_weights) = 0;
   /// Of y += sigmoid(gate) * x.

@@ -31,6 +31,12 @@ class CpuTrainingBackend final : public TrainingBackend {
   void linear_backward(Rows x, std::span<const LinearGradient> products, Rows d_x) override;
   void experts_backward(Rows x, std::span<const MlpWeights> experts, int64_t k, const int32_t* chosen, const float* weights,
                         Rows d_y, Rows d_x, float* d_weights, std::span<const MlpGradient> d_experts) override;
+  void expert_entries(Rows x, std::span<const MlpWeights> experts, std::span<const int32_t> rows, std::span<const int32_t> chosen,
+                      Rows out) override;
+  void combine_experts(Rows out, int64_t k, const float* weights, Rows y) override;
+  void expert_entries_backward(Rows x, std::span<const MlpWeights> experts, std::span<const int32_t> rows,
+                               std::span<const int32_t> chosen, const float* weights, Rows d_y, Rows d_x, float* d_weights,
+                               std::span<const MlpGradient> d_experts) override;
   void mlp_backward(Rows x, const MlpWeights& weights, Rows d_y, Rows d_x, const MlpGradient& d_weights) override;
 
   // training_loss.cc

@@ -60,7 +60,9 @@ void CpuTrainingBackend::gemm(std::span<const GemmJob> jobs) {
     for (const GemmTerm& term : job.terms) work += job.m * job.n * term.inner;
   }
   if (work <= kAlone) {
-    for (const GemmJob& job : jobs) k.multiply(job, 0, job.m, 0, job.n, scratch(0, k.scratch_floats));
+    for (const GemmJob& job : jobs) {
+      if (job.m > 0) k.multiply(job, 0, job.m, 0, job.n, scratch(0, k.scratch_floats));
+    }
     return;
   }
   constexpr int64_t kLeastRows = 96, kLeastCols = 64, kTasksPerThread = 4;
@@ -310,23 +312,24 @@ void CpuTrainingBackend::mlp_backward(Rows x, const MlpWeights& w, Rows d_y, Row
 
 namespace {
 
-/// The (row, slot) entries by expert, those of an expert in row order.
+/// The entries by expert, those of an expert in their order.
 struct Grouping {
   std::vector<int64_t> first;  // [experts + 1]
   std::vector<int32_t> entry, row;
 
-  Grouping(const int32_t* chosen, int64_t rows, int64_t k, size_t experts)
-      : first(experts + 1), entry(static_cast<size_t>(rows * k)), row(entry.size()) {
-    for (size_t i = 0; i < entry.size(); ++i) {
-      QNEXT_CHECK(chosen[i] >= 0 && static_cast<size_t>(chosen[i]) < experts, "expert {} of {}", chosen[i], experts);
-      ++first[static_cast<size_t>(chosen[i]) + 1];
+  Grouping(std::span<const int32_t> rows, std::span<const int32_t> chosen, size_t experts)
+      : first(experts + 1), entry(chosen.size()), row(entry.size()) {
+    QNEXT_CHECK(rows.size() == chosen.size(), "{} rows, {} experts", rows.size(), chosen.size());
+    for (const int32_t e : chosen) {
+      QNEXT_CHECK(e >= 0 && static_cast<size_t>(e) < experts, "expert {} of {}", e, experts);
+      ++first[static_cast<size_t>(e) + 1];
     }
     for (size_t e = 0; e < experts; ++e) first[e + 1] += first[e];
     std::vector<int64_t> next(first.begin(), first.end() - 1);
     for (size_t i = 0; i < entry.size(); ++i) {
       const auto at = static_cast<size_t>(next[static_cast<size_t>(chosen[i])]++);
       entry[at] = static_cast<int32_t>(i);
-      row[at] = static_cast<int32_t>(static_cast<int64_t>(i) / k);
+      row[at] = rows[i];
     }
   }
   int64_t count(size_t e) const { return first[e + 1] - first[e]; }
@@ -421,10 +424,16 @@ class ExpertGradients {
 
 }  // namespace
 
-void CpuTrainingBackend::experts(Rows x, std::span<const MlpWeights> experts, int64_t k, const int32_t* chosen,
-                                 const float* weights, Rows, Rows expert_out, Rows y) {
-  if (x.rows * k == 0) return;
-  const Grouping groups(chosen, x.rows, k, experts.size());
+/// Entry t * k + i is row t with its i-th expert.
+static std::vector<int32_t> rows_of_slots(int64_t rows, int64_t k) {
+  std::vector<int32_t> list(static_cast<size_t>(rows * k));
+  for (size_t i = 0; i < list.size(); ++i) list[i] = static_cast<int32_t>(static_cast<int64_t>(i) / k);
+  return list;
+}
+
+void CpuTrainingBackend::expert_entries(Rows x, std::span<const MlpWeights> experts, std::span<const int32_t> rows,
+                                        std::span<const int32_t> chosen, Rows out) {
+  const Grouping groups(rows, chosen, experts.size());
   struct Task {
     size_t expert;
     int64_t begin, end;
@@ -432,7 +441,7 @@ void CpuTrainingBackend::experts(Rows x, std::span<const MlpWeights> experts, in
   std::vector<Task> tasks;
   for (size_t e = 0; e < experts.size(); ++e) {
     if (groups.count(e) == 0) continue;
-    check_mlp(x, experts[e], y);
+    check_mlp(x, experts[e], {nullptr, x.rows, out.cols, 0});
     const int64_t parts = (groups.count(e) + kExpertEntries - 1) / kExpertEntries;
     for (int64_t p = 0; p < parts; ++p) {
       const auto at = [&](int64_t i) { return groups.first[e] + std::min(i * kExpertEntries, groups.count(e)); };
@@ -446,36 +455,42 @@ void CpuTrainingBackend::experts(Rows x, std::span<const MlpWeights> experts, in
     const MlpWeights& w = experts[task.expert];
     const int64_t floats = k_.gemm.expert_scratch(w.gate.rows, w.gate.cols);
     float* const memory = scratch(thread, floats + expanded_floats(w));
-    k_.gemm.expert(in_f32(k_.gemm, w, memory + floats), groups.part(task.begin, task.end), x, expert_out, memory);
+    k_.gemm.expert(in_f32(k_.gemm, w, memory + floats), groups.part(task.begin, task.end), x, out, memory);
   });
+}
+
+void CpuTrainingBackend::combine_experts(Rows out, int64_t k, const float* weights, Rows y) {
   const int64_t step = std::max<int64_t>(1, (32 << 10) / (k * y.cols));
-  pool_.parallel_for((x.rows + step - 1) / step, [&](int64_t task, int) {
-    for (int64_t t = task * step; t < std::min(x.rows, (task + 1) * step); ++t) {
+  pool_.parallel_for((y.rows + step - 1) / step, [&](int64_t task, int) {
+    for (int64_t t = task * step; t < std::min(y.rows, (task + 1) * step); ++t) {
       std::fill_n(y.row(t), y.cols, 0.0f);
-      for (int64_t i = t * k; i < (t + 1) * k; ++i)
-        k_.gemm.scale_add(y.row(t), expert_out.row(i), weights[i], y.cols);
+      for (int64_t i = t * k; i < (t + 1) * k; ++i) k_.gemm.scale_add(y.row(t), out.row(i), weights[i], y.cols);
     }
   });
 }
 
-void CpuTrainingBackend::experts_backward(Rows x, std::span<const MlpWeights> experts, int64_t k,
-                                          const int32_t* chosen, const float* weights, Rows d_y, Rows d_x,
-                                          float* d_weights, std::span<const MlpGradient> d_experts) {
-  if (x.rows * k == 0) return;
+void CpuTrainingBackend::experts(Rows x, std::span<const MlpWeights> experts, int64_t k, const int32_t* chosen,
+                                 const float* weights, Rows, Rows expert_out, Rows y) {
+  const std::vector<int32_t> rows = rows_of_slots(x.rows, k);
+  expert_entries(x, experts, rows, {chosen, rows.size()}, expert_out);
+  combine_experts(expert_out, k, weights, y.first(x.rows));
+}
+
+void CpuTrainingBackend::expert_entries_backward(Rows x, std::span<const MlpWeights> experts,
+                                                 std::span<const int32_t> rows, std::span<const int32_t> chosen,
+                                                 const float* weights, Rows d_y, Rows d_x, float* d_weights,
+                                                 std::span<const MlpGradient> d_experts) {
   QNEXT_CHECK(d_experts.empty() || d_experts.size() == experts.size(), "{} gradients of {} experts", d_experts.size(),
               experts.size());
-  const Grouping groups(chosen, x.rows, k, experts.size());
+  const Grouping groups(rows, chosen, experts.size());
   std::vector<size_t> order;
   for (size_t e = 0; e < experts.size(); ++e) {
     if (groups.count(e) == 0) continue;
     check_mlp(x, experts[e], d_y);
     order.push_back(e);
   }
-  // An expert is one task, because its gradients are summed in the order of its rows; the longest first.
+  // An expert is one task, because its gradients are summed in the order of its entries; the longest first.
   std::stable_sort(order.begin(), order.end(), [&](size_t a, size_t b) { return groups.count(a) > groups.count(b); });
-  const bool with_d_x = d_x.data != nullptr;
-  const Rows parts{with_d_x ? shared_scratch_.floats(x.rows * k * x.cols) : nullptr, with_d_x ? x.rows * k : 0,
-                   x.cols, x.cols};
   pool_.parallel_for(static_cast<int64_t>(order.size()), [&](int64_t i, int thread) {
     const size_t e = order[static_cast<size_t>(i)];
     const MlpWeights& w = experts[e];
@@ -489,10 +504,20 @@ void CpuTrainingBackend::experts_backward(Rows x, std::span<const MlpWeights> ex
     const ExpertGradient d_expert = gradients.in(memory + floats + expanded);
     for (int64_t begin = groups.first[e]; begin < groups.first[e + 1]; begin += kExpertEntries) {
       k_.gemm.expert_backward(f32, groups.part(begin, std::min(begin + kExpertEntries, groups.first[e + 1])), x,
-                              weights, d_y, parts, d_weights, d_expert, memory);
+                              weights, d_y, d_x, d_weights, d_expert, memory);
     }
     gradients.finish(k_.gemm, memory);
   });
+}
+
+void CpuTrainingBackend::experts_backward(Rows x, std::span<const MlpWeights> experts, int64_t k,
+                                          const int32_t* chosen, const float* weights, Rows d_y, Rows d_x,
+                                          float* d_weights, std::span<const MlpGradient> d_experts) {
+  const bool with_d_x = d_x.data != nullptr;
+  const Rows parts{with_d_x ? shared_scratch_.floats(x.rows * k * x.cols) : nullptr, with_d_x ? x.rows * k : 0,
+                   x.cols, x.cols};
+  const std::vector<int32_t> rows = rows_of_slots(x.rows, k);
+  expert_entries_backward(x, experts, rows, {chosen, rows.size()}, weights, d_y, parts, d_weights, d_experts);
   if (!with_d_x) return;
   const int64_t step = std::max<int64_t>(1, (32 << 10) / (k * x.cols));
   pool_.parallel_for((x.rows + step - 1) / step, [&](int64_t task, int) {
