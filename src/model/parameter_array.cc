@@ -16,7 +16,7 @@ MlpWeights mlp_of_shape(int64_t hidden, int64_t width) {
   return {.gate = matrix(width, hidden), .up = matrix(width, hidden), .down = matrix(hidden, width)};
 }
 
-LayerWeights layer_of_shape(const ModelConfig& c, LayerKind kind, bool moe) {
+LayerWeights layer_of_shape(const ModelConfig& c, LayerKind kind, bool moe, ExpertRange experts) {
   const int64_t d = c.hidden_size;
   LayerWeights layer;
   layer.input_norm = layer.post_attention_norm = vector(d);
@@ -42,7 +42,10 @@ LayerWeights layer_of_shape(const ModelConfig& c, LayerKind kind, bool moe) {
   if (moe) {
     MoeWeights w;
     w.router = matrix(c.num_experts, d);
-    w.experts.assign(static_cast<size_t>(c.num_experts), mlp_of_shape(d, c.moe_intermediate_size));
+    const int64_t end = std::min(experts.end, c.num_experts);
+    QNEXT_CHECK(experts.first >= 0 && experts.first <= end, "experts {} to {} of {}", experts.first, experts.end, c.num_experts);
+    w.first_expert = experts.first;
+    w.experts.assign(static_cast<size_t>(end - experts.first), mlp_of_shape(d, c.moe_intermediate_size));
     w.shared = mlp_of_shape(d, c.shared_expert_intermediate_size);
     w.shared_gate = matrix(1, d);
     layer.mlp = w;
@@ -54,33 +57,28 @@ LayerWeights layer_of_shape(const ModelConfig& c, LayerKind kind, bool moe) {
 
 }  // namespace
 
-Weights weights_of_shape(const ModelConfig& c, bool mtp) {
+Weights weights_of_shape(const ModelConfig& c, bool mtp, ExpertRange experts) {
   Weights w;
   w.embedding = matrix(c.vocab_size, c.hidden_size);
   for (size_t i = 0; i < c.layer_types.size(); ++i) {
-    w.layers.push_back(layer_of_shape(c, c.layer_types[i], c.layer_is_moe[i]));
+    w.layers.push_back(layer_of_shape(c, c.layer_types[i], c.layer_is_moe[i], experts));
   }
   w.final_norm = vector(c.hidden_size);
   w.lm_head = w.embedding;
+  // for_each_parameter() takes equal pointers for a tied head.
+  static const std::byte untied{};
+  if (!c.tie_word_embeddings) w.lm_head.data = &untied;
   if (mtp) {
     MtpWeights m;
     m.embedding_norm = m.hidden_norm = m.norm = vector(c.hidden_size);
     m.fc = matrix(c.hidden_size, 2 * c.hidden_size);
-    m.layer = layer_of_shape(c, LayerKind::kFullAttention, c.num_experts > 0);
+    m.layer = layer_of_shape(c, LayerKind::kFullAttention, c.num_experts > 0, experts);
     w.mtp = std::move(m);
   }
   return w;
 }
 
 namespace {
-
-/// With a head that for_each_parameter() sees as one of its own: null pointers would make it look tied.
-Weights skeleton(const ModelConfig& config, bool mtp) {
-  static const std::byte untied{};
-  Weights weights = weights_of_shape(config, mtp);
-  if (!config.tie_word_embeddings) weights.lm_head.data = &untied;
-  return weights;
-}
 
 std::vector<ParameterInfo> list_of(const Weights& weights) {
   std::vector<ParameterInfo> list;
@@ -91,20 +89,24 @@ std::vector<ParameterInfo> list_of(const Weights& weights) {
 
 }  // namespace
 
-std::vector<ParameterInfo> parameter_list(const ModelConfig& config, bool mtp) { return list_of(skeleton(config, mtp)); }
+std::vector<ParameterInfo> parameter_list(const ModelConfig& config, bool mtp, ExpertRange experts) {
+  return list_of(weights_of_shape(config, mtp, experts));
+}
 
-ParameterArray::ParameterArray(const ModelConfig& config, bool mtp, Backend& backend)
-    : ParameterList(parameter_list(config, mtp), backend), weights_(skeleton(config, mtp)) {
+ParameterArray::ParameterArray(const ModelConfig& config, bool mtp, Backend& backend, ExpertRange experts)
+    : ParameterList(parameter_list(config, mtp, experts), backend), weights_(weights_of_shape(config, mtp, experts)) {
   size_t next = 0;
   // The visitor sees members of weights_, which is ours to change.
   for_each_parameter(weights_, {[&](const std::string&, const Matrix& m) {
                                   const_cast<Matrix&>(m).data =
                                       reinterpret_cast<const std::byte*>(of(parameters()[next++]).data());
+                                  // At once, or the visit would take it for a head of its own.
+                                  if (&m == &weights_.embedding && config.tie_word_embeddings) weights_.lm_head = m;
                                 },
                                 [&](const std::string&, const Vector& v) {
                                   const_cast<Vector&>(v).data = of(parameters()[next++]).data();
                                 }});
-  if (config.tie_word_embeddings) weights_.lm_head = weights_.embedding;
+  QNEXT_CHECK(next == parameters().size());
 }
 
 void ParameterArray::copy_from(const Weights& from) {

@@ -7,11 +7,16 @@
 
 namespace qnext {
 
+/// Routed experts of every layer: [first, end).
+struct ExpertRange {
+  int64_t first = 0, end = INT64_MAX;
+};
+
 /// The parameters of a model, or their gradients: a list in the order of for_each_parameter(), seen as Weights.
 class ParameterArray : public ParameterList {
  public:
-  /// All zero. mtp: with the MTP module.
-  ParameterArray(const ModelConfig& config, bool mtp, Backend& backend);
+  /// All zero. mtp: with the MTP module. Of the routed experts those in `experts`.
+  ParameterArray(const ModelConfig& config, bool mtp, Backend& backend, ExpertRange experts = {});
 
   const Weights& weights() const { return weights_; }
 
@@ -24,9 +29,10 @@ class ParameterArray : public ParameterList {
 };
 
 /// Where the parameters of a model of that shape lie in its ParameterArray.
-std::vector<ParameterInfo> parameter_list(const ModelConfig& config, bool mtp);
+std::vector<ParameterInfo> parameter_list(const ModelConfig& config, bool mtp, ExpertRange experts = {});
 
-/// Weights of the config's shapes without data: every matrix and vector has its size and a null pointer.
-Weights weights_of_shape(const ModelConfig& config, bool mtp);
+/// Weights of the config's shapes without data: every matrix and vector has its size and a null pointer, but for a head of its
+/// own, whose pointer is another one than the embedding's.
+Weights weights_of_shape(const ModelConfig& config, bool mtp, ExpertRange experts = {});
 
 }  // namespace qnext

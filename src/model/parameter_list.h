@@ -14,8 +14,12 @@ struct ParameterInfo {
   std::string name;                        ///< as for_each_parameter() gives it, or of a LoRA: "MODULE.lora_A.weight"
   int64_t offset = 0, rows = 0, cols = 0;  ///< a vector is one row
   bool is_matrix = false;
+  int64_t expert = -1;  ///< the number of the routed expert that it is of; -1: of none
   int64_t size() const { return rows * cols; }
 };
+
+/// The number of the routed expert that a parameter of this name is of; -1: of none.
+int64_t expert_of(std::string_view name);
 
 /// Adds a parameter behind the others, on a cache line of its own.
 void append_parameter(std::vector<ParameterInfo>& list, std::string name, int64_t rows, int64_t cols, bool is_matrix);

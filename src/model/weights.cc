@@ -170,7 +170,7 @@ class Walker {
 
   void mlp(const std::string& p, const MoeWeights& w) const {
     matrix(p + "gate.weight", w.router);
-    for (size_t e = 0; e < w.experts.size(); ++e) mlp(fmt::format("{}experts.{}.", p, e), w.experts[e]);
+    for (size_t e = 0; e < w.experts.size(); ++e) mlp(fmt::format("{}experts.{}.", p, w.first_expert + static_cast<int64_t>(e)), w.experts[e]);
     mlp(p + "shared_expert.", w.shared);
     matrix(p + "shared_expert_gate.weight", w.shared_gate);
   }

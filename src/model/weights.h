@@ -37,7 +37,8 @@ struct GatedAttentionWeights {
 
 struct MoeWeights {
   Matrix router;                    ///< [E, D]
-  std::vector<MlpWeights> experts;  ///< E
+  std::vector<MlpWeights> experts;  ///< E, or of a rank that has some of them: those from first_expert on
+  int64_t first_expert = 0;
   MlpWeights shared;
   Matrix shared_gate;  ///< [1, D]
 };
