@@ -65,9 +65,6 @@ Weights weights_of_shape(const ModelConfig& c, bool mtp, ExpertRange experts) {
   }
   w.final_norm = vector(c.hidden_size);
   w.lm_head = w.embedding;
-  // for_each_parameter() takes equal pointers for a tied head.
-  static const std::byte untied{};
-  if (!c.tie_word_embeddings) w.lm_head.data = &untied;
   if (mtp) {
     MtpWeights m;
     m.embedding_norm = m.hidden_norm = m.norm = vector(c.hidden_size);
@@ -76,6 +73,13 @@ Weights weights_of_shape(const ModelConfig& c, bool mtp, ExpertRange experts) {
     w.mtp = std::move(m);
   }
   return w;
+}
+
+Weights skeleton_of(const ModelConfig& config, bool mtp, ExpertRange experts) {
+  static const std::byte untied{};
+  Weights weights = weights_of_shape(config, mtp, experts);
+  if (!config.tie_word_embeddings) weights.lm_head.data = &untied;
+  return weights;
 }
 
 namespace {
@@ -90,11 +94,11 @@ std::vector<ParameterInfo> list_of(const Weights& weights) {
 }  // namespace
 
 std::vector<ParameterInfo> parameter_list(const ModelConfig& config, bool mtp, ExpertRange experts) {
-  return list_of(weights_of_shape(config, mtp, experts));
+  return list_of(skeleton_of(config, mtp, experts));
 }
 
 ParameterArray::ParameterArray(const ModelConfig& config, bool mtp, Backend& backend, ExpertRange experts)
-    : ParameterList(parameter_list(config, mtp, experts), backend), weights_(weights_of_shape(config, mtp, experts)) {
+    : ParameterList(parameter_list(config, mtp, experts), backend), weights_(skeleton_of(config, mtp, experts)) {
   size_t next = 0;
   // The visitor sees members of weights_, which is ours to change.
   for_each_parameter(weights_, {[&](const std::string&, const Matrix& m) {

@@ -31,8 +31,9 @@ class ParameterArray : public ParameterList {
 /// Where the parameters of a model of that shape lie in its ParameterArray.
 std::vector<ParameterInfo> parameter_list(const ModelConfig& config, bool mtp, ExpertRange experts = {});
 
-/// Weights of the config's shapes without data: every matrix and vector has its size and a null pointer, but for a head of its
-/// own, whose pointer is another one than the embedding's.
+/// Weights of the config's shapes without data: every matrix and vector has its size and a null pointer.
 Weights weights_of_shape(const ModelConfig& config, bool mtp, ExpertRange experts = {});
+/// The same for for_each_parameter(), which takes equal pointers for a tied head: one of its own has another pointer, to nothing.
+Weights skeleton_of(const ModelConfig& config, bool mtp, ExpertRange experts = {});
 
 }  // namespace qnext

@@ -8,6 +8,7 @@
 #include <cmath>
 #include <cstring>
 #include <nlohmann/json.hpp>
+#include <unordered_map>
 
 #include "base/atomic_file.h"
 #include "base/checksum.h"
@@ -15,6 +16,7 @@
 #include "base/mapped_file.h"
 #include "formats/json.h"
 #include "formats/safetensors.h"
+#include "model/stored_tensors.h"
 #include "tensor/dtype.h"
 
 namespace qnext {
@@ -145,6 +147,19 @@ std::vector<std::pair<int64_t, fs::path>> CheckpointStore::list() const {
 
 // ---- writing
 
+/// The other side of TrainedModel::write(): routed experts that this rank alone has, in the order of the file.
+void CheckpointStore::send_model(const Arrays& arrays) const {
+  const ParameterShares& shares = arrays.optimizer->shares();
+  if (shares.experts_per_rank() == 0) return;
+  for (const StoredTensor& t : hugging_face_tensors(config_.shape, stored_parts(arrays.model->weights()))) {
+    const std::string& name = t.rows.front().parameter;
+    if (shares.expert_owner(expert_of(name)) != communicator_.rank()) continue;
+    const ParameterInfo* p = arrays.model->parameters().find(name);
+    QNEXT_CHECK(p != nullptr && t.rows.size() == 1 && p->size() == t.row_count() * t.cols(), "{}", t.name);
+    communicator_.transfer(arrays.model->parameters().of(*p), communicator_.rank(), 0);
+  }
+}
+
 struct CheckpointStore::StateTensor {
   TensorSpec spec;
   int owner = 0;
@@ -154,17 +169,24 @@ struct CheckpointStore::StateTensor {
 
 std::vector<CheckpointStore::StateTensor> CheckpointStore::state_tensors(const Arrays& arrays) const {
   std::vector<StateTensor> tensors;
-  const auto& list = arrays.model->parameters().parameters();
-  for (size_t i = 0; i < list.size(); ++i) {
-    const ParameterInfo& p = list[i];
+  const ParameterShares& shares = arrays.optimizer->shares();
+  const ParameterList& parameters = arrays.model->parameters();
+  std::unordered_map<std::string_view, size_t> here;  // this rank's parameters
+  for (const ParameterInfo& p : parameters.parameters()) here.emplace(p.name, here.size());
+  const bool all_here = shares.experts_per_rank() == 0;
+  for (const ParameterInfo& p : all_here ? parameters.parameters() : parameter_list(config_.shape, arrays.model->weights().mtp.has_value())) {
     const std::vector<int64_t> shape = p.is_matrix ? std::vector{p.rows, p.cols} : std::vector{p.cols};
     const auto add = [&](const char* kind, int owner, std::span<float> values) {
       tensors.push_back({{fmt::format("{}.{}", kind, p.name), DType::kF32, shape}, owner, p.size(), {values}});
     };
-    const int owner = arrays.optimizer->shares().owner(i);
-    if (config_.checkpoint.bf16) add("master", 0, arrays.model->parameters().of(p));
-    add("m", owner, arrays.optimizer->first_moment(i));
-    if (arrays.optimizer->has_second_moment(p)) add("v", owner, arrays.optimizer->second_moment(i));
+    const auto it = here.find(p.name);
+    const auto of = [&](auto&& f) { return it == here.end() ? std::span<float>() : f(it->second); };
+    const int only = shares.expert_owner(p.expert), owner = only >= 0 ? only : shares.owner(it->second);
+    if (config_.checkpoint.bf16) {
+      add("master", std::max(only, 0), of([&](size_t i) { return parameters.of(parameters.parameters()[i]); }));
+    }
+    add("m", owner, of([&](size_t i) { return arrays.optimizer->first_moment(i); }));
+    if (arrays.optimizer->has_second_moment(p)) add("v", owner, of([&](size_t i) { return arrays.optimizer->second_moment(i); }));
   }
   for (Lanes::StateTensor& t : arrays.lanes->states()) {
     const int64_t part_size = t.shape.back();
@@ -207,6 +229,7 @@ void CheckpointStore::send_state(const Arrays& arrays) const {
 void CheckpointStore::save(const TrainingState& state, const Arrays& arrays) {
   const fs::path path = config_.run.output / fmt::format("step-{:08}", state.step);
   if (communicator_.rank() != 0) {
+    send_model(arrays);
     send_state(arrays);
     communicator_.barrier();
     last_good_ = path;
@@ -231,7 +254,10 @@ void CheckpointStore::save(const TrainingState& state, const Arrays& arrays) {
 
 /// All files under `temporary`, then renamed.
 void CheckpointStore::write(const fs::path& temporary, const fs::path& path, const TrainingState& state, const Arrays& arrays) {
-  arrays.model->write(temporary);
+  const ParameterShares& shares = arrays.optimizer->shares();
+  arrays.model->write(temporary, [&](const std::string& name, std::span<float> values) {
+    communicator_.transfer(values, shares.expert_owner(expert_of(name)), 0);
+  });
   write_state(temporary, arrays);
   for (const char* name : kCopied) {
     const fs::path from = config_.model.tokenizer / name;
@@ -342,12 +368,11 @@ TrainingState CheckpointStore::load(const fs::path& directory, const Arrays& arr
     std::memcpy(out.data(), it->second.bytes.data(), out.size_bytes());
   };
   const auto& list = arrays.model->parameters().parameters();
-  const ParameterShares::Share& share = arrays.optimizer->shares().of(communicator_.rank());
   const bool masters = tensors.contains("master." + list.front().name);
   for (size_t i = 0; i < list.size(); ++i) {
     const ParameterInfo& p = list[i];
     if (masters) copy("master." + p.name, arrays.model->parameters().of(p), true);
-    if (i < share.first || i >= share.last) continue;
+    if (arrays.optimizer->shares().owner(i) != communicator_.rank()) continue;
     copy("m." + p.name, arrays.optimizer->first_moment(i), true);
     copy("v." + p.name, arrays.optimizer->second_moment(i), false);
   }

@@ -59,6 +59,7 @@ class CheckpointStore {
   const std::filesystem::path& last_good() const { return last_good_; }
 
  private:
+  void send_model(const Arrays& arrays) const;
   /// What training_state.safetensors holds, in its order.
   struct StateTensor;
   std::vector<StateTensor> state_tensors(const Arrays& arrays) const;

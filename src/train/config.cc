@@ -166,6 +166,10 @@ constexpr Key kKeys[] = {
     {"evaluation", "sample_tokens", Type::kInteger, "60", 1, 1 << 20, nullptr, "most tokens of a sample text"},
     {"memory", "activations_mib", Type::kInteger, "1024", 0, 1 << 24, nullptr,
      "for activations inside layers that are kept for the backward pass; the others are computed again, to the same bits"},
+
+    {"distributed", "expert_parallel", Type::kBoolean, "false", 0, 0, nullptr,
+     "under mpirun: each of R processes has num_experts / R experts of every layer, with their gradients and moments, and computes "
+     "them for the rows of all. R must divide num_experts"},
 };
 // clang-format on
 
@@ -561,6 +565,13 @@ TrainConfig parse_train_config(std::string_view text, const std::string& file, c
   c.evaluation = {reader.integer("evaluation.every"), reader.integer("evaluation.tokens"), reader.texts("evaluation.prompts"),
                   reader.integer("evaluation.sample_tokens")};
   c.memory.activation_bytes = reader.integer("memory.activations_mib") << 20;
+  c.distributed.expert_parallel = reader.boolean("distributed.expert_parallel");
+  if (c.distributed.expert_parallel && c.shape.num_experts == 0) {
+    reader.fail("distributed.expert_parallel", "false: the model has no experts", "true");
+  }
+  if (c.distributed.expert_parallel && lora) {
+    reader.fail("distributed.expert_parallel", "false with [lora], whose base is mapped and not divided", "true");
+  }
   return c;
 }
 

@@ -69,6 +69,10 @@ struct TrainConfig {
     int64_t activation_bytes = 0;
   } memory;
 
+  struct Distributed {
+    bool expert_parallel = false;
+  } distributed;
+
   ModelConfig shape;
   std::string config_json;  ///< the config.json of the model, as checkpoints hold it; empty with LoRA, whose hold none
   std::string text;         ///< of the file

@@ -46,6 +46,13 @@ void expect_refused(const std::string& text, auto... matchers) {
   EXPECT_THAT([&] { parse(text); }, ThrowsMessage<Error>(AllOf(matchers...))) << text;
 }
 
+TEST(TrainConfigTest, ExpertParallel) {
+  EXPECT_FALSE(parse(with("[data]", "[data]")).distributed.expert_parallel);
+  EXPECT_TRUE(parse(with("[data]", "[distributed]\nexpert_parallel = true\n[data]")).distributed.expert_parallel);
+  expect_refused(with("[data]", "num_experts = 0\n[distributed]\nexpert_parallel = true\n[data]"), HasSubstr("distributed.expert_parallel"),
+                 HasSubstr("the model has no experts"));
+}
+
 TEST(TrainConfigTest, DefaultsPathsAndShape) {
   const TrainConfig c = parse(with("[data]", "[data]"));
   EXPECT_EQ(c.run.output, "/somewhere/out");

@@ -105,6 +105,21 @@ std::span<const TrainingBatch> Lanes::next(int64_t lanes, int64_t sequence_lengt
   }
   const int64_t lanes_per_batch = std::max<int64_t>(1, options_.micro_batch_tokens / sequence_length);
   batch_count_ = 0;
+  const auto add_batch = [&] {
+    if (batch_count_ == batches_.size()) batches_.emplace_back();
+    TrainingBatch& batch = batches_[batch_count_++];
+    const auto steps = static_cast<size_t>(options_.mtp_steps);
+    batch.tokens.clear();
+    batch.targets.resize(1 + steps);
+    batch.next.resize(steps);
+    batch.mtp.resize(steps);
+    for (auto& list : batch.targets) list.clear();
+    for (auto& list : batch.next) list.clear();
+    for (auto& list : batch.mtp) list.clear();
+    batch.segments.clear();
+    batch.before.clear();
+    scratch_used_ = 0;
+  };
   int64_t in_batch = lanes_per_batch;
   for (size_t lane = 0; lane < count; ++lane) {
     if (!is_ours(static_cast<int64_t>(lane), lanes)) {
@@ -112,24 +127,14 @@ std::span<const TrainingBatch> Lanes::next(int64_t lanes, int64_t sequence_lengt
       continue;
     }
     if (in_batch == lanes_per_batch) {
-      if (batch_count_ == batches_.size()) batches_.emplace_back();
-      TrainingBatch& batch = batches_[batch_count_++];
-      const auto steps = static_cast<size_t>(options_.mtp_steps);
-      batch.tokens.clear();
-      batch.targets.resize(1 + steps);
-      batch.next.resize(steps);
-      batch.mtp.resize(steps);
-      for (auto& list : batch.targets) list.clear();
-      for (auto& list : batch.next) list.clear();
-      for (auto& list : batch.mtp) list.clear();
-      batch.segments.clear();
-      batch.before.clear();
-      scratch_used_ = 0;
+      add_batch();
       in_batch = 0;
     }
     fill(lane, sequence_length, &batches_[batch_count_ - 1]);
     ++in_batch;
   }
+  const int64_t most = (lanes + options_.ranks - 1) / options_.ranks;  // of a rank
+  while (static_cast<int64_t>(batch_count_) < (most + lanes_per_batch - 1) / lanes_per_batch) add_batch();
   return std::span(batches_).first(batch_count_);
 }
 

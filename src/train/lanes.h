@@ -45,7 +45,8 @@ class Lanes {
   Lanes(const TokenDataset& data, const Options& options, const StateLayout& layout, const StateLayout& mtp_layout,
         Backend& backend);
 
-  /// The batches of the next step, this rank's lanes. They stand until advance(). When the number of lanes is another than in
+  /// The batches of the next step, this rank's lanes; as many on every rank, the last ones of some without rows. They stand until
+  /// advance(). When the number of lanes is another than in
   /// the step before, the documents in hand continue without their states, wherever there is room.
   std::span<const TrainingBatch> next(int64_t lanes, int64_t sequence_length);
   /// The step is over: the states after it are what the next one begins from.

@@ -183,6 +183,21 @@ TEST_F(LanesTest, RanksShareTheLanes) {
     EXPECT_EQ(check(all.next(4, 16)), both);
     for (Lanes* lanes : {&all, &first, &second}) lanes->advance();
   }
+  // An odd number: as many batches on both, the last one of the rank with fewer lanes empty.
+  options_.micro_batch_tokens = 16;
+  Lanes b = lanes();
+  options_.rank = 0;
+  Lanes a = lanes();
+  for (int step = 0; step < 3; ++step) {
+    const auto one = a.next(3, 16), two = b.next(3, 16);
+    ASSERT_EQ(one.size(), 2u);
+    ASSERT_EQ(two.size(), 2u);
+    EXPECT_EQ(one[0].tokens.size(), 16u);
+    EXPECT_TRUE(one[1].tokens.empty() && one[1].segments.empty() && one[1].targets.at(0).empty());
+    EXPECT_EQ(two[1].tokens.size(), 16u);
+    a.advance();
+    b.advance();
+  }
 }
 
 TEST_F(LanesTest, MemoryStopsGrowing) {

@@ -18,20 +18,28 @@ UpdateRule update_rule(const ParameterInfo& p, OptimizerKind kind) {
   return rule;
 }
 
-Optimizer::Optimizer(std::vector<ParameterInfo> parameters, const TrainConfig::Optimizer& options, TrainingBackend& backend,
-                     int rank, int ranks)
-    : options_(options), backend_(backend), parameters_(std::move(parameters)), shares_(parameters_, ranks), rank_(rank) {
-  const int64_t bytes = std::max<int64_t>(1, shares_.of(rank).size()) * static_cast<int64_t>(sizeof(float));
+Optimizer::Optimizer(std::vector<ParameterInfo> parameters, const TrainConfig::Optimizer& options, TrainingBackend& backend)
+    : Optimizer(parameters, ParameterShares(parameters, 0, 1), options, backend) {}
+
+Optimizer::Optimizer(std::vector<ParameterInfo> parameters, ParameterShares shares, const TrainConfig::Optimizer& options,
+                     TrainingBackend& backend)
+    : options_(options), backend_(backend), parameters_(std::move(parameters)), shares_(std::move(shares)), moment_at_(parameters_.size(), -1) {
+  constexpr int64_t kLine = 16;
+  int64_t size = 0;
+  for (const ParameterShares::Run& run : shares_.runs()) {
+    if (!shares_.is_ours(run)) continue;
+    for (size_t i = run.first; i < run.last; ++i) moment_at_[i] = size + parameters_[i].offset - run.begin;
+    size += (run.end - run.begin + kLine - 1) / kLine * kLine;
+  }
+  const int64_t bytes = std::max<int64_t>(1, size) * static_cast<int64_t>(sizeof(float));
   m_ = backend.allocate(bytes);
   v_ = backend.allocate(bytes);
   for (const ParameterInfo& p : parameters_) rules_.push_back(update_rule(p, options.kind));
 }
 
 std::span<float> Optimizer::moment(const Buffer& buffer, size_t parameter) const {
-  const ParameterShares::Share& share = shares_.of(rank_);
-  if (parameter < share.first || parameter >= share.last) return {};
-  const ParameterInfo& p = parameters_[parameter];
-  return {buffer.floats() + (p.offset - share.begin), static_cast<size_t>(p.size())};
+  if (moment_at_[parameter] < 0) return {};
+  return {buffer.floats() + moment_at_[parameter], static_cast<size_t>(parameters_[parameter].size())};
 }
 
 void Optimizer::update(ParameterList& parameters, ParameterList& gradients, int64_t step, double factor, double gradient_scale) {
@@ -48,29 +56,30 @@ void Optimizer::update(ParameterList& parameters, ParameterList& gradients, int6
   };
   const auto decay = static_cast<float>(options_.weight_decay);
   const std::vector<ParameterInfo>& list = parameters_;
-  const ParameterShares::Share& share = shares_.of(rank_);
   std::vector<TrainingBackend::MuonMatrix> matrices;
-  for (size_t i = share.first; i < share.last;) {
-    const ParameterInfo& p = list[i];
-    if (rules_[i].muon) {
-      matrices.push_back({.w = parameters.of(p).data(),
-                          .gradient = gradients.of(p).data(),
-                          .m = first_moment(i).data(),
-                          .rows = p.rows,
-                          .cols = p.cols});
-      ++i;
-      continue;
+  for (const ParameterShares::Run& run : shares_.runs()) {
+    if (!shares_.is_ours(run)) continue;
+    for (size_t i = run.first; i < run.last;) {
+      const ParameterInfo& p = list[i];
+      if (rules_[i].muon) {
+        matrices.push_back({.w = parameters.of(p).data(),
+                            .gradient = gradients.of(p).data(),
+                            .m = first_moment(i).data(),
+                            .rows = p.rows,
+                            .cols = p.cols});
+        ++i;
+        continue;
+      }
+      // Neighbours of one rule in one call; the gaps between them are zero in every array and stay so.
+      size_t end = i + 1;
+      while (end < run.last && !rules_[end].muon && rules_[end].decays == rules_[i].decays) ++end;
+      const auto begin = static_cast<size_t>(p.offset);
+      const auto size = static_cast<size_t>(list[end - 1].offset + list[end - 1].size()) - begin;
+      adamw.weight_decay = rules_[i].decays ? decay : 0.0f;
+      backend_.adamw(parameters.values().subspan(begin, size), gradients.values().subspan(begin, size),
+                     {m_.floats() + moment_at_[i], size}, {v_.floats() + moment_at_[i], size}, adamw);
+      i = end;
     }
-    // Neighbours of one rule in one call; the gaps between them are zero in every array and stay so.
-    size_t end = i + 1;
-    while (end < share.last && !rules_[end].muon && rules_[end].decays == rules_[i].decays) ++end;
-    const auto begin = static_cast<size_t>(p.offset);
-    const auto size = static_cast<size_t>(list[end - 1].offset + list[end - 1].size()) - begin;
-    adamw.weight_decay = rules_[i].decays ? decay : 0.0f;
-    const int64_t at = p.offset - share.begin;
-    backend_.adamw(parameters.values().subspan(begin, size), gradients.values().subspan(begin, size), {m_.floats() + at, size},
-                   {v_.floats() + at, size}, adamw);
-    i = end;
   }
   backend_.muon(matrices, {.learning_rate = static_cast<float>(options_.muon_learning_rate * factor),
                            .momentum = static_cast<float>(options_.momentum),

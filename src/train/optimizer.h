@@ -23,9 +23,11 @@ UpdateRule update_rule(const ParameterInfo& parameter, OptimizerKind kind);
 /// AdamW, or Muon for hidden matrices and AdamW for the others. Owns the moments of this rank's share of the parameters.
 class Optimizer {
  public:
+  /// Of one rank, which updates everything.
+  Optimizer(std::vector<ParameterInfo> parameters, const TrainConfig::Optimizer& options, TrainingBackend& backend);
   /// `parameters`: the list of what is to be updated.
-  Optimizer(std::vector<ParameterInfo> parameters, const TrainConfig::Optimizer& options, TrainingBackend& backend, int rank = 0,
-            int ranks = 1);
+  Optimizer(std::vector<ParameterInfo> parameters, ParameterShares shares, const TrainConfig::Optimizer& options,
+            TrainingBackend& backend);
 
   /// One update of this rank's share, with gradients times gradient_scale. step counts from 1.
   void update(ParameterList& parameters, ParameterList& gradients, int64_t step, double factor, double gradient_scale);
@@ -45,8 +47,8 @@ class Optimizer {
   TrainingBackend& backend_;
   std::vector<ParameterInfo> parameters_;
   ParameterShares shares_;
-  int rank_;
-  Buffer m_, v_;  ///< of the share's values
+  std::vector<int64_t> moment_at_;  ///< per parameter, where its moments are; -1: at another rank
+  Buffer m_, v_;                    ///< our runs one after the other, each as in a ParameterArray
   std::vector<UpdateRule> rules_;
 };
 

@@ -125,8 +125,8 @@ void ProgressLines::begin(const RunReport& report) {
   const TrainingMemory& m = report.memory;
   if (m.parameters > 0) {
     const auto bytes = [](int64_t count) { return with_prefix(static_cast<double>(count)) + "B"; };
-    line(fmt::format("memory: {} of parameters, gradients and moments, {} of layers' inputs, {} kept inside the layers, {} of working space",
-                     bytes(m.parameters + m.gradients + m.moments), bytes(m.inputs), bytes(m.kept), bytes(m.working)));
+    line(fmt::format("memory{}: {} of parameters, gradients and moments, {} of layers' inputs, {} kept inside the layers, {} of working space",
+                     report.ranks > 1 ? " of rank 0" : "", bytes(m.parameters + m.gradients + m.moments), bytes(m.inputs), bytes(m.kept), bytes(m.working)));
   }
   if (report.first_step > 0) line(fmt::format("goes on after step {}", with_commas(report.first_step)));
 }

@@ -23,10 +23,10 @@ namespace fs = std::filesystem;
 
 class WholeModel final : public TrainedModel {
  public:
-  WholeModel(const TrainConfig& config, TrainingBackend& backend)
+  WholeModel(const TrainConfig& config, TrainingBackend& backend, ExpertRange experts)
       : config_(config),
-        parameters_(config.shape, config.model.mtp_steps > 0, backend),
-        gradients_(config.shape, config.model.mtp_steps > 0, backend) {}
+        parameters_(config.shape, config.model.mtp_steps > 0, backend, experts),
+        gradients_(config.shape, config.model.mtp_steps > 0, backend, experts) {}
 
   const Weights& weights() const override { return parameters_.weights(); }
   const Weights& gradient_weights() const override { return gradients_.weights(); }
@@ -42,7 +42,7 @@ class WholeModel final : public TrainedModel {
   }
 
   /// A Hugging Face directory's model.safetensors and config.json.
-  void write(const fs::path& directory) const override {
+  void write(const fs::path& directory, const Fetch& fetch) const override {
     const ParameterReader reader(weights());
     const std::vector<StoredTensor> tensors = hugging_face_tensors(config_.shape, stored_parts(weights()));
     std::vector<TensorSpec> specs;
@@ -50,14 +50,24 @@ class WholeModel final : public TrainedModel {
     const auto dtype_of = [&](const StoredTensor& t) { return bf16 && !t.keep_f32 ? DType::kBF16 : DType::kF32; };
     for (const StoredTensor& t : tensors) specs.push_back({t.name, dtype_of(t), t.shape});
     const auto writer = create_safetensors(directory / "model.safetensors", specs, {{"format", "pt"}});
-    std::vector<float> values;
+    std::vector<float> values, fetched;
     std::vector<uint16_t> halves;
     for (const StoredTensor& t : tensors) {
       const int64_t cols = t.cols(), rows = t.row_count(), at_once = std::max<int64_t>(1, (int64_t{1} << 18) / cols);
+      const std::string& name = t.rows.front().parameter;
+      const bool elsewhere = expert_of(name) >= 0 && reader.matrix(name) == nullptr;
+      if (elsewhere) {
+        fetched.resize(static_cast<size_t>(rows * cols));
+        fetch(name, fetched);
+      }
       for (int64_t first = 0; first < rows; first += at_once) {
         const int64_t count = std::min(at_once, rows - first);
         values.resize(static_cast<size_t>(count * cols));
-        reader.read(t, first, count, values);
+        if (elsewhere) {
+          std::copy_n(fetched.begin() + first * cols, count * cols, values.begin());
+        } else {
+          reader.read(t, first, count, values);
+        }
         if (dtype_of(t) == DType::kF32) {
           writer->append(std::as_bytes(std::span(values)));
           continue;
@@ -119,7 +129,7 @@ class LoraModel final : public TrainedModel {
   }
 
   /// A directory that PEFT loads.
-  void write(const fs::path& directory) const override {
+  void write(const fs::path& directory, const Fetch&) const override {
     PeftConfig peft{.rank = config_.lora.rank, .alpha = config_.lora.alpha, .targets = config_.lora.targets};
     peft.base_model = fs::absolute(config_.model.from).lexically_normal().string();
     write_peft(directory, peft, parameters_, config_.checkpoint.bf16 ? DType::kBF16 : DType::kF32);
@@ -157,9 +167,9 @@ class LoraModel final : public TrainedModel {
 
 }  // namespace
 
-std::unique_ptr<TrainedModel> make_trained_model(const TrainConfig& config, TrainingBackend& backend) {
+std::unique_ptr<TrainedModel> make_trained_model(const TrainConfig& config, TrainingBackend& backend, ExpertRange experts) {
   if (config.lora.rank > 0) return std::make_unique<LoraModel>(config, backend);
-  return std::make_unique<WholeModel>(config, backend);
+  return std::make_unique<WholeModel>(config, backend, experts);
 }
 
 Tokenizer load_tokenizer(const fs::path& path) {

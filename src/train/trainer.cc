@@ -8,6 +8,7 @@
 #include "base/checksum.h"
 #include "base/error.h"
 #include "tokenizer/tokenizer.h"
+#include "train/expert_parallel_backend.h"
 #include "train/schedule.h"
 
 namespace qnext {
@@ -32,7 +33,7 @@ Lanes::Options lane_options(const TrainConfig& config, const Communicator& commu
 /// which are in memory and in no two models the same.
 std::map<std::string, std::string> values_that_matter(const TrainConfig& config, const Weights& weights) {
   auto values = config.values;
-  for (const char* key : {"run.output", "run.threads", "checkpoint.every", "checkpoint.keep_last", "memory.activations_mib", "evaluation.prompts", "evaluation.sample_tokens"}) values.erase(key);
+  for (const char* key : {"run.output", "run.threads", "checkpoint.every", "checkpoint.keep_last", "memory.activations_mib", "evaluation.prompts", "evaluation.sample_tokens", "distributed.expert_parallel"}) values.erase(key);
   if (config.lora.rank > 0) {
     RunningChecksum sum;
     for_each_parameter(weights, {[](const std::string&, const Matrix&) {},
@@ -42,23 +43,45 @@ std::map<std::string, std::string> values_that_matter(const TrainConfig& config,
   return values;
 }
 
+bool divides_experts(const TrainConfig& config, const Communicator& communicator) {
+  if (!config.distributed.expert_parallel || communicator.size() == 1) return false;
+  if (config.shape.num_experts % communicator.size() != 0) {
+    throw Error(fmt::format("distributed.expert_parallel: expected a number of processes that divides the {} experts of a layer, found {}",
+                            config.shape.num_experts, communicator.size()));
+  }
+  return true;
+}
+
+ExpertRange experts_here(const TrainConfig& config, const Communicator& communicator) {
+  if (!divides_experts(config, communicator)) return {};
+  return experts_of_rank(config.shape.num_experts, communicator.rank(), communicator.size());
+}
+
+ParameterShares shares_of(const TrainConfig& config, const Communicator& communicator, std::span<const ParameterInfo> parameters) {
+  const int64_t experts = divides_experts(config, communicator) ? config.shape.num_experts / communicator.size() : 0;
+  return {parameters, communicator.rank(), communicator.size(), experts};
+}
+
 }  // namespace
 
 Trainer::Trainer(const TrainConfig& config, TrainingBackend& backend, Communicator& communicator,
                  std::function<void(const std::string&)> warn)
     : config_(config),
-      backend_(backend),
+      expert_parallel_(divides_experts(config, communicator)
+                           ? std::make_unique<ExpertParallelBackend>(backend, communicator, config.shape.num_experts)
+                           : nullptr),
+      backend_(expert_parallel_ ? *expert_parallel_ : backend),
       communicator_(communicator),
       warn_(std::move(warn)),
       data_(config.data.train),
-      trained_(make_trained_model(config_, backend)),
+      trained_(make_trained_model(config_, backend_, experts_here(config, communicator))),
       parameters_(trained_->parameters()),
       gradients_(trained_->gradients()),
-      optimizer_(parameters_.parameters(), config.optimizer, backend, communicator.rank(), communicator.size()),
-      model_(config_.shape, trained_->weights(), {config.model.mtp_steps, config.memory.activation_bytes}, backend),
-      lanes_(data_, lane_options(config, communicator), model_.layout(), model_.mtp_layout(), backend),
+      optimizer_(parameters_.parameters(), shares_of(config, communicator, parameters_.parameters()), config.optimizer, backend_),
+      model_(config_.shape, trained_->weights(), {config.model.mtp_steps, config.memory.activation_bytes}, backend_),
+      lanes_(data_, lane_options(config, communicator), model_.layout(), model_.mtp_layout(), backend_),
       store_(config_, communicator, warn_),
-      count_(count_parameters(config.shape, trained_->weights())) {
+      count_(count_parameters(config.shape, expert_parallel_ ? skeleton_of(config.shape, config.model.mtp_steps > 0) : trained_->weights())) {
   const Tokenizer tokenizer = load_tokenizer(config_.model.tokenizer);
   const auto check_data = [&](const TokenDataset& data) {
     data.require_vocabulary(config_.shape.vocab_size);
@@ -109,10 +132,9 @@ Trainer::Trainer(const TrainConfig& config, TrainingBackend& backend, Communicat
   double per_row = 2.0 * static_cast<double>(count_.active);
   if (const auto& mtp = trained_->weights().mtp; mtp && config_.model.mtp_steps > 0) {
     double active = static_cast<double>(c.vocab_size * c.hidden_size);
-    for (const ParameterInfo& p : parameters_.parameters()) {
+    for (const ParameterInfo& p : parameter_list(c, true)) {
       if (!p.name.starts_with("mtp.")) continue;
-      const bool routed = p.name.find(".experts.") != p.name.npos;
-      active += static_cast<double>(p.size()) * (routed ? static_cast<double>(c.num_experts_per_tok) / static_cast<double>(c.num_experts) : 1.0);
+      active += static_cast<double>(p.size()) * (p.expert >= 0 ? static_cast<double>(c.num_experts_per_tok) / static_cast<double>(c.num_experts) : 1.0);
     }
     per_row += 2.0 * active * static_cast<double>(config_.model.mtp_steps);
   }
@@ -224,11 +246,11 @@ bool Trainer::anywhere(bool here) {
 /// layers before it are computed.
 void Trainer::begin_reduce(int64_t layer) {
   const auto& values = layer_values_[layer >= 0 ? static_cast<size_t>(layer) : layer_values_.size() - 1];
-  for (int rank = 0; rank < communicator_.size(); ++rank) {
-    const ParameterShares::Share& share = optimizer_.shares().of(rank);
+  for (const ParameterShares::Run& run : shares().runs()) {
+    if (!run.shared) continue;  // complete where they are
     for (const auto& [first, last] : values) {
-      const int64_t begin = std::max(first, share.begin), end = std::min(last, share.end);
-      if (begin < end) communicator_.begin_reduce(gradients_.values().subspan(static_cast<size_t>(begin), static_cast<size_t>(end - begin)), rank);
+      const int64_t begin = std::max(first, run.begin), end = std::min(last, run.end);
+      if (begin < end) communicator_.begin_reduce(gradients_.values().subspan(static_cast<size_t>(begin), static_cast<size_t>(end - begin)), run.owner);
     }
   }
 }
@@ -329,16 +351,19 @@ double Trainer::gradient_norm(StepReport& report) {
     return "layer " + name.substr(13, name.find('.', 13) - 13);
   };
   const auto& list = gradients_.parameters();
-  const ParameterShares::Share& share = optimizer_.shares().of(communicator_.rank());
   std::vector<std::string> groups;
   std::vector<double> squares;
   for (size_t i = 0; i < list.size();) {
     const std::string group = group_of(list[i].name);
     size_t end = i + 1;
     while (end < list.size() && group_of(list[end].name) == group) ++end;
-    const auto first = std::max(list[i].offset, share.begin), last = std::min(list[end - 1].offset + list[end - 1].size(), share.end);
     groups.push_back(group);
-    squares.push_back(first >= last ? 0.0 : backend_.sum_of_squares(gradients_.values().subspan(static_cast<size_t>(first), static_cast<size_t>(last - first))));
+    squares.push_back(0.0);
+    for (const ParameterShares::Run& run : shares().runs()) {
+      const auto first = std::max(list[i].offset, run.begin), last = std::min(list[end - 1].offset + list[end - 1].size(), run.end);
+      if (first >= last || !shares().is_ours(run)) continue;
+      squares.back() += backend_.sum_of_squares(gradients_.values().subspan(static_cast<size_t>(first), static_cast<size_t>(last - first)));
+    }
     i = end;
   }
   communicator_.sum(std::span(squares));
@@ -384,9 +409,9 @@ StepReport Trainer::step() {
     report.clipped = clip > 0 && report.gradient_norm > clip;
     const double factor = schedule_factor(config_.optimizer, report.step);
     optimizer_.update(parameters_, gradients_, report.step, factor, report.clipped ? clip / report.gradient_norm : 1.0);
-    for (int rank = 0; rank < communicator_.size(); ++rank) {
-      const ParameterShares::Share& share = optimizer_.shares().of(rank);
-      communicator_.broadcast(parameters_.values().subspan(static_cast<size_t>(share.begin), static_cast<size_t>(share.size())), rank);
+    for (const ParameterShares::Run& run : shares().runs()) {
+      if (!run.shared) continue;
+      communicator_.broadcast(parameters_.values().subspan(static_cast<size_t>(run.begin), static_cast<size_t>(run.end - run.begin)), run.owner);
     }
     report.learning_rate = config_.optimizer.learning_rate * factor;
     if (config_.optimizer.kind == OptimizerKind::kMuon) report.muon_learning_rate = config_.optimizer.muon_learning_rate * factor;
@@ -428,10 +453,8 @@ EvaluationReport Trainer::evaluate() {
   for (int64_t seen = 0; seen < tokens; seen += count * length) {
     std::vector<RoutingStatistics> statistics;
     const auto batches = lanes.next(count, length);
-    if (!batches.empty()) {
-      model_.forward(batches, statistics);
-      model_.evaluate(batches, sums);
-    }
+    model_.forward(batches, statistics);
+    model_.evaluate(batches, sums);
     lanes.advance();
     report.tokens += count * length;
   }

@@ -27,7 +27,8 @@ namespace qnext {
 /// ranks, the same up to rounding (docs/numerics.md).
 ///
 /// All ranks call the same functions and get the same reports. A rank has all trained parameters and gradients, the activations of its
-/// lanes, and the moments of its share of the parameters.
+/// lanes, and the moments of its share of the parameters. With expert parallelism it has E / ranks experts of every layer, with
+/// their gradients and moments, and the rows of all ranks that chose them come to it.
 class Trainer {
  public:
   /// `warn` gets lines for people, on rank 0. Throws Error/FileError for data, checkpoints and shapes that do not fit.
@@ -57,9 +58,11 @@ class Trainer {
   /// Of this rank, at the longest stage of the curriculum.
   TrainingMemory memory() const;
 
-  /// What is trained: all weights, or their low-rank additions.
+  /// What is trained, all weights or their low-rank additions, as far as this rank has it. Of gradients the sums over all ranks
+  /// are where shares() says.
   ParameterList& weights() { return parameters_; }
   ParameterList& gradients() { return gradients_; }
+  const ParameterShares& shares() const { return optimizer_.shares(); }
 
  private:
   LossScales scales_of(std::span<const TrainingBatch> batches, std::vector<RoutingStatistics>& statistics, StepReport& report);
@@ -73,6 +76,7 @@ class Trainer {
   size_t layer_index(std::string_view name) const;
 
   TrainConfig config_;
+  std::unique_ptr<TrainingBackend> expert_parallel_;  ///< null: all experts are here
   TrainingBackend& backend_;
   Communicator& communicator_;
   std::function<void(const std::string&)> warn_;

@@ -6,6 +6,7 @@ import json
 import math
 import os
 import pathlib
+import re
 import signal
 import struct
 import subprocess
@@ -35,8 +36,9 @@ def train(ranks, config, *more, expect_success=True):
     return out, err
 
 
-def write_config(name, **more):
-    return train_test.write_config(name, lambda text: text.replace("threads = 2", "threads = 1"), **more)
+def write_config(name, experts_divided=False, **more):
+    key = "[distributed]\nexpert_parallel = true\n" if experts_divided else ""
+    return train_test.write_config(name, lambda text: text.replace("threads = 2", "threads = 1") + key, **more)
 
 
 def newest(name):
@@ -61,6 +63,11 @@ def relative_rms(a, b):
 
 def validation_losses(err):
     return [float(line.split("validation loss ")[1].split(",")[0]) for line in err.splitlines() if "validation loss" in line]
+
+
+def bytes_of_a_rank(err):
+    number, prefix = re.search(r"memory of rank 0: ([\d.]+) ([kM])B of parameters, gradients and moments", err).groups()
+    return float(number) * {"k": 1e3, "M": 1e6}[prefix]
 
 
 def children(pid):
@@ -119,11 +126,42 @@ class Ranks(unittest.TestCase):
             print(f"12 steps on 2 ranks, 18 on {ranks}: parameters within {difference:.1e}")
             self.assertLess(difference, 1e-3)
 
+    def test_experts_divided(self):
+        for ranks in (2, 4):
+            name = f"divided-{ranks}"
+            out, err = train(ranks, write_config(name, experts_divided=True))
+            difference = relative_rms(parameters(newest(name)), self.one)
+            print(f"{ranks} ranks that divide the experts: parameters within {difference:.1e}")
+            print(err[:err.index("\n")])
+            self.assertLess(difference, 1e-3)
+            for a, b in zip(validation_losses(self.err), validation_losses(err), strict=True):
+                self.assertAlmostEqual(a, b, delta=1.1e-4 + 1e-4 * b)
+            # The files have the same tensors at the same places.
+            for file in ("model.safetensors", "training_state.safetensors"):
+                headers = [train_test.bytes_of(newest(which))[file] for which in ("one", name)]
+                headers = [data[8:8 + struct.unpack_from("<Q", data)[0]] for data in headers]
+                self.assertEqual(*(json.loads(header) for header in headers))
+        self.assertLess(bytes_of_a_rank(err), bytes_of_a_rank(self.two_err))
+
+    def test_divided_or_not_goes_on_with_the_other(self):
+        train(1, write_config("reference-1", steps=12))
+        train(1, write_config("reference-1"))
+        reference = parameters(newest("reference-1"))
+        for before, after in (((2, True), (1, False)), ((1, False), (2, True)), ((2, True), (4, True)), ((4, True), (2, False))):
+            name = "{}-{}-then-{}-{}".format(*before, *after)
+            train(before[0], write_config(name, experts_divided=before[1], steps=12))
+            err = train(after[0], write_config(name, experts_divided=after[1]))[1]
+            self.assertIn("goes on after step 12", err)
+            difference = relative_rms(parameters(newest(name)), reference)
+            print(f"12 steps on {before}, 18 on {after}: parameters within {difference:.1e}")
+            self.assertLess(difference, 1e-3)
+
     def test_a_killed_rank_ends_all_and_tears_nothing(self):
-        expected = train_test.bytes_of(newest("two"))
-        for victim in (0, 1):
-            name = f"killed-{victim}"
-            config = write_config(name)
+        train(2, write_config("two-divided", experts_divided=True))
+        for victim, divided in ((0, False), (1, False), (0, True), (1, True)):
+            expected = train_test.bytes_of(newest("two-divided" if divided else "two"))
+            name = f"killed-{victim}-{divided}"
+            config = write_config(name, experts_divided=divided)
             process = subprocess.Popen(command(2, config, "--quiet"), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=ENVIRONMENT)
             deadline = time.monotonic() + 120
             while not list((train_test.WORK / name).glob("step-????????")):
@@ -146,6 +184,8 @@ class Ranks(unittest.TestCase):
                 self.assertTrue(got[file] == expected[file], f"rank {victim} killed: {file} differs")
 
     def test_what_is_wrong_is_said_once(self):
+        err = train(3, write_config("three", experts_divided=True), expect_success=False)[1]
+        self.assertIn("distributed.expert_parallel: expected a number of processes that divides the 8 experts of a layer, found 3", err)
         config = train_test.write_config("few", lambda t: t.replace("batch_tokens = 256", "batch_tokens = 64"))
         err = train(2, config, expect_success=False)[1]
         self.assertEqual(err.count("too few for 2 processes"), 1, err)
