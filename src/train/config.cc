@@ -108,8 +108,9 @@ constexpr Key kKeys[] = {
      "are trained, and checkpoints are adapters that PEFT and `qnext run --lora` load (no dropout). Without it there is no LoRA"},
     {"lora", "alpha", Type::kNumber, nullptr, 1e-6, 1e6, nullptr, "Default: 2 rank"},
     {"lora", "targets", Type::kTexts, nullptr, 0, 0, nullptr,
-     "modules with an A and B, by the end of their name as in PEFT: \"gate_proj\" is that of every expert, \"shared_expert.gate_proj\" is not. "
-     "Default: q_proj, k_proj, v_proj, o_proj, in_proj_qkvz, out_proj, and gate_proj, up_proj, down_proj of shared experts and dense MLPs"},
+     "modules with an A and B, by the end of their name as in PEFT: \"up_proj\" is that of every expert, \"shared_expert.up_proj\" is not. "
+     "Default: q_proj, k_proj, v_proj, o_proj, in_proj_qkvz, out_proj. Those of MLPs, gate_proj, up_proj, down_proj, run and merge here, "
+     "but PEFT with transformers 5 does not load them"},
 
     {"data", "train", Type::kTexts, nullptr, 0, 0, nullptr, "directories that `qnext data pack` made", true},
     {"data", "valid", Type::kTexts, "[]", 0, 0, nullptr, "the same, for evaluations"},
@@ -401,9 +402,8 @@ ModelConfig shape_of_base(const fs::path& from) {
   return config_from_gguf(file.metadata(), file, file.file());
 }
 
-constexpr const char* kLoraTargets[] = {
-    "q_proj", "k_proj", "v_proj", "o_proj", "in_proj_qkvz", "out_proj", "shared_expert.gate_proj", "shared_expert.up_proj",
-    "shared_expert.down_proj", "mlp.gate_proj", "mlp.up_proj", "mlp.down_proj"};
+/// Those that every version of PEFT and transformers loads: see docs/training.md.
+constexpr const char* kLoraTargets[] = {"q_proj", "k_proj", "v_proj", "o_proj", "in_proj_qkvz", "out_proj"};
 
 /// The section [lora], for a model of that shape.
 TrainConfig::Lora lora_of(const Reader& reader, const ModelConfig& shape) {

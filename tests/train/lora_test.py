@@ -32,8 +32,8 @@ try:
 except ImportError:
     peft = None
 
-EVERYTHING = ["q_proj", "k_proj", "v_proj", "o_proj", "in_proj_qkvz", "in_proj_ba", "out_proj", "shared_expert.gate_proj",
-              "shared_expert.up_proj", "shared_expert.down_proj", "shared_expert_gate"]
+# What PEFT 0.21 puts adapters on in transformers 5: it takes the projections of any MLP for those of the stacked experts.
+EVERYTHING = ["q_proj", "k_proj", "v_proj", "o_proj", "in_proj_qkvz", "in_proj_ba", "out_proj", "shared_expert_gate"]
 CONFIG = """
 [run]
 output = "{output}"
@@ -231,7 +231,8 @@ class Peft(unittest.TestCase):
 
     def test_what_cannot_be_honoured_is_refused(self):
         for name, options, field in (("dora", {"use_dora": True}, "use_dora"), ("bias", {"bias": "lora_only"}, "bias"),
-                                     ("saved", {"modules_to_save": ["lm_head"]}, "modules_to_save")):
+                                     ("saved", {"modules_to_save": ["lm_head"]}, "modules_to_save"),
+                                     ("stacked", {"target_parameters": ["mlp.experts.down_proj"]}, "target_parameters")):
             with self.subTest(name):
                 model = peft.get_peft_model(self.model(), peft.LoraConfig(r=2, target_modules=["q_proj"], **options))
                 adapter = work() / f"peft-{name}"
