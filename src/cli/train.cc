@@ -140,7 +140,7 @@ int train_with_others(const TrainCommand& command) {
     return train(command, *communicator);
   } catch (const std::exception& error) {
     // What is wrong for all of them, rank 0 says once.
-    if (communicator->rank() != 0) std::this_thread::sleep_for(std::chrono::seconds(1));
+    if (communicator->rank() != 0) std::this_thread::sleep_for(std::chrono::seconds(3));
     std::fflush(stdout);
     fmt::print(stderr, "qnext: error: rank {} of {}: {}\n", communicator->rank(), communicator->size(), error.what());
     communicator->abort();
