@@ -1,6 +1,7 @@
 #pragma once
 #include <memory>
 #include <utility>
+#include <vector>
 
 #include "backend/backend.h"
 
@@ -61,6 +62,12 @@ class ForwardingBackend : public Backend {
 
  protected:
   Backend& inner() { return *inner_; }
+  /// Working memory of [rows, cols] for what a class computes by itself; it grows and is never given back.
+  static Rows rows_in(std::vector<float>& memory, int64_t rows, int64_t cols) {
+    const auto size = static_cast<size_t>(rows * cols);
+    if (memory.size() < size) memory.resize(size);
+    return {memory.data(), rows, cols, cols};
+  }
 
  private:
   std::unique_ptr<Backend> owned_;

@@ -5,12 +5,6 @@
 
 namespace qnext {
 
-Rows LoraBackend::rows_in(std::vector<float>& memory, int64_t rows, int64_t cols) {
-  const auto size = static_cast<size_t>(rows * cols);
-  if (memory.size() < size) memory.resize(size);
-  return {memory.data(), rows, cols, cols};
-}
-
 void LoraBackend::linear(Rows x, std::span<const Linear> products) {
   inner().linear(x, products);
   for (size_t i = 0; i < products.size(); ++i) {

@@ -22,8 +22,6 @@ class LoraBackend final : public ForwardingBackend {
                Rows hidden, Rows expert_out, Rows y) override;
 
  private:
-  /// Working memory of [rows, cols], which grows and is never given back.
-  static Rows rows_in(std::vector<float>& memory, int64_t rows, int64_t cols);
   std::vector<float> a_x_, added_, up_, gathered_, hidden_, out_;
 };
 

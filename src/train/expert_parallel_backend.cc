@@ -11,13 +11,6 @@ namespace {
 
 int64_t total(std::span<const int64_t> counts) { return std::reduce(counts.begin(), counts.end()); }
 
-/// `memory` as rows, grown to hold them.
-Rows rows_in(std::vector<float>& memory, int64_t rows, int64_t cols) {
-  const auto size = static_cast<size_t>(rows * cols);
-  if (memory.size() < size) memory.resize(size);
-  return {memory.data(), rows, cols, cols};
-}
-
 std::span<float> floats(Rows x) { return {x.data, static_cast<size_t>(x.rows * x.cols)}; }
 
 }  // namespace

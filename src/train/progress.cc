@@ -124,7 +124,7 @@ void ProgressLines::begin(const RunReport& report) {
   line(text);
   const TrainingMemory& m = report.memory;
   if (m.parameters > 0) {
-    const auto bytes = [](int64_t count) { return with_prefix(static_cast<double>(count)) + "B"; };
+    const auto bytes = [](int64_t count) { return with_prefix(static_cast<double>(count)) + (count < 1000 ? " B" : "B"); };
     line(fmt::format("memory{}: {} of parameters, gradients and moments, {} of layers' inputs, {} kept inside the layers, {} of working space",
                      report.ranks > 1 ? " of rank 0" : "", bytes(m.parameters + m.gradients + m.moments), bytes(m.inputs), bytes(m.kept), bytes(m.working)));
   }

@@ -55,6 +55,22 @@ TEST(ProgressLine, FitsEveryWidthAndKeepsTheLoss) {
   EXPECT_EQ(progress_line(step, run.report(), 100, 40).substr(0, 17), "step 1,234/12,000");
 }
 
+TEST(ProgressLines, MemoryIsSaidAtTheBeginning) {
+  std::FILE* file = std::tmpfile();
+  ASSERT_NE(file, nullptr);
+  const SyntheticRun run({.steps = 3});
+  RunReport report = run.report();
+  report.memory = {
+      .parameters = 1000, .gradients = 2000, .moments = 4000, .inputs = 30'000'000, .kept = 0, .working = 1'110'000'000};
+  ProgressLines(file).begin(report);
+  std::rewind(file);
+  char text[1024] = {};
+  std::fread(text, 1, sizeof text - 1, file);
+  std::fclose(file);
+  EXPECT_THAT(std::string(text), HasSubstr("memory: 7.00 kB of parameters, gradients and moments, 30.0 MB of layers' inputs, "
+                                           "0 B kept inside the layers, 1.11 GB of working space"));
+}
+
 TEST(ProgressLines, NoControlCharactersOutsideATerminal) {
   std::FILE* file = std::tmpfile();
   ASSERT_NE(file, nullptr);

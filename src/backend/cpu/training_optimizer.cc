@@ -1,6 +1,7 @@
 // Optimisers, and the gradient norm that clipping asks for.
 #include <algorithm>
 #include <cmath>
+#include <utility>
 #include <vector>
 
 #include "backend/cpu/training_backend.h"
@@ -34,7 +35,7 @@ namespace {
 /// One matrix X [rows, cols] on its way to the nearest orthogonal one.
 struct Orthogonalised {
   const TrainingBackend::MuonMatrix* matrix;
-  float *x, *next;            ///< [rows, cols]
+  float *x, *next;           ///< [rows, cols]
   float *gram, *polynomial;  ///< [side, side], of the shorter side
   int64_t side() const { return std::min(matrix->rows, matrix->cols); }
   bool wide() const { return matrix->rows <= matrix->cols; }

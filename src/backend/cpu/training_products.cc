@@ -101,7 +101,6 @@ void CpuTrainingBackend::elementwise(int64_t n, const std::function<void(int64_t
 }
 
 // ---- linear layers, with low-rank additions
-// -------------------------------------------------------------------------------------------------------
 
 namespace {
 
