@@ -170,7 +170,7 @@ void print_text(const Report& r, const Weights& weights, bool tensors) {
   }
 }
 
-/// An adapter by itself: what it would be put on is not looked for.
+/// An adapter by itself: what it would be put on is not looked for. Its names come from elsewhere, so they are shown escaped.
 int inspect_adapter(const std::filesystem::path& path, const InspectOptions& options) {
   const PeftConfig config = load_peft_config(path);
   const MappedFile file(path / "adapter_model.safetensors");
@@ -202,13 +202,13 @@ int inspect_adapter(const std::filesystem::path& path, const InspectOptions& opt
   line("adapter", path.string());
   line("kind", fmt::format("LoRA of PEFT, rank {}{}, alpha {:g}{}", config.rank, config.rank_pattern.empty() ? "" : " and others",
                            config.alpha, config.rslora ? ", scaled by its root (rsLoRA)" : ""));
-  line("base model", config.base_model.empty() ? "not stated" : config.base_model);
-  for (const auto& [module, count] : modules) line(fmt::format("  {}", module), fmt::format("in {} places", format_count(count)));
+  line("base model", config.base_model.empty() ? "not stated" : qnext::quoted(config.base_model, 400));
+  for (const auto& [module, count] : modules) line(fmt::format("  {}", qnext::quoted(module)), fmt::format("in {} places", format_count(count)));
   line("parameters", fmt::format("{} in {} tensors, {}", format_large(parameters), format_count(static_cast<int64_t>(tensors.size())),
                                  format_bytes(static_cast<int64_t>(file.bytes().size()))));
   if (!options.tensors) return 0;
   fmt::print("\n");
-  for (const FileTensor& t : tensors) fmt::print("{:<8} [{}]  {}\n", t.dtype_text, fmt::join(t.shape, ", "), t.name);
+  for (const FileTensor& t : tensors) fmt::print("{:<8} [{}]  {}\n", t.dtype_text, fmt::join(t.shape, ", "), qnext::quoted(t.name, 200));
   return 0;
 }
 

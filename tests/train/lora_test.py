@@ -136,6 +136,13 @@ class Runs(unittest.TestCase):
         text = qnext("inspect", adapter)[0]
         for part in ("LoRA", "rank 4", "alpha 8", str(work() / "base"), "in_proj_qkvz"):
             self.assertIn(part, text)
+        stranger = work() / "stranger"
+        shutil.copytree(adapter, stranger)
+        config = json.loads((stranger / "adapter_config.json").read_text())
+        (stranger / "adapter_config.json").write_text(json.dumps({**config, "base_model_name_or_path": "a\x1b[31mb"}))
+        text = qnext("inspect", stranger)[0]
+        self.assertNotIn("\x1b", text)
+        self.assertIn("[31mb", text)
         report = json.loads(qnext("inspect", "--json", adapter)[0])
         self.assertEqual((report["rank"], report["modules"]["q_proj"]), (4, 1))
         self.assertIn("config.json", refused("run", "--model", adapter, "x"))
