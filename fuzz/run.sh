@@ -2,6 +2,8 @@
 # Runs every fuzz target for SECONDS, all at once: fuzz/run.sh [SECONDS] [BUILD_DIRECTORY]
 # Build them first: cmake --preset fuzz && cmake --build --preset fuzz --target fuzzers
 # Prints one line per target and fails if any failed; the input that did it stays in BUILD_DIRECTORY/fuzz/work/NAME/.
+# The seed is always the same, so that a change is judged by what it changed and not by luck; new finds come from
+# QNEXT_FUZZ_SEED=0 (another seed each time) and more seconds.
 set -eu
 cd "$(dirname "$0")/.."
 seconds=${1:-60}
@@ -13,8 +15,8 @@ run_one() {
   work=$build/fuzz/work/$name
   rm -rf "$work"
   mkdir -p "$work/corpus" "fuzz/corpus/$name"
-  if "$build/fuzz/${name}_fuzz" -max_total_time="$seconds" -timeout=10 -rss_limit_mb=2048 -print_final_stats=1 \
-      -artifact_prefix="$work/" "$work/corpus" "fuzz/corpus/$name" > "$work/log" 2>&1; then
+  if "$build/fuzz/${name}_fuzz" -seed="${QNEXT_FUZZ_SEED:-1}" -max_total_time="$seconds" -timeout=10 \
+      -rss_limit_mb=2048 -print_final_stats=1 -artifact_prefix="$work/" "$work/corpus" "fuzz/corpus/$name" > "$work/log" 2>&1; then
     runs=$(sed -n 's/^stat::number_of_executed_units: *//p' "$work/log")
     coverage=$(sed -n 's/.* cov: \([0-9]*\) .*/\1/p' "$work/log" | tail -n 1)
     echo "$name: ok, $runs runs, coverage ${coverage:-none}"

@@ -109,8 +109,8 @@ class TrainingBackend : public ForwardingBackend {
     int64_t targets = 0;  ///< rows that have one
   };
   /// -log softmax(head x)[target] of every row whose target is not -1, in blocks of rows: never a [T, vocab] matrix.
-  /// d_x (unless empty) and d_head get the gradients of scale times the sum. predictions (unless empty) gets each row's most
-  /// likely token, the lowest of equals.
+  /// d_x (unless empty) and d_head get the gradients of scale times the sum. predictions (unless empty) gets the most
+  /// likely token, the lowest of equals, of every row that has a target, and -1 for the others.
   virtual CrossEntropy cross_entropy(Rows x, const Matrix& head, std::span<const int32_t> targets, float scale, Rows d_x,
                                      float* d_head, std::span<int32_t> predictions) = 0;
 

@@ -228,13 +228,16 @@ class Parser {
       throw FileError(file_, field + " shape", fmt::format("1 to {} dimensions", kMaxDims), fmt::format("{}", dims));
     }
     int64_t elements = 1;
-    bool overflow = false;
+    bool overflow = false, empty = false;
     for (uint32_t i = 0; i < dims; ++i) {
       const auto size = number<int64_t>(field);
       if (size < 0) throw FileError(file_, field + " shape", "sizes from 0 on", fmt::format("{}", size));
       tensor.shape.push_back(size);
-      overflow = overflow || __builtin_mul_overflow(elements, size, &elements);
+      // With 1 for 0: a product that wraps must not hide behind a 0, for others multiply in another order.
+      overflow = overflow || __builtin_mul_overflow(elements, std::max<int64_t>(size, 1), &elements);
+      empty = empty || size == 0;
     }
+    if (empty) elements = 0;
     const auto number_of_type = number<uint32_t>(field);
     const auto type = std::ranges::find(kElementTypes, number_of_type, &ElementType::number);
     if (type == std::end(kElementTypes)) {

@@ -149,12 +149,16 @@ class HeaderParser {
   template <typename Fail>
   static void check_size(const FileTensor& tensor, uint64_t bytes, const Fail& fail) {
     int64_t bits = safetensors_element_bits(tensor.dtype_text);
+    bool empty = false;
     for (int64_t dim : tensor.shape) {
-      if (__builtin_mul_overflow(bits, dim, &bits)) {
+      empty = empty || dim == 0;
+      // With 1 for 0: a product that wraps must not hide behind a 0, for others multiply in another order.
+      if (__builtin_mul_overflow(bits, std::max<int64_t>(dim, 1), &bits)) {
         fail(" shape", fmt::format("{} bytes of {}", bytes, tensor.dtype_text),
              fmt::format("[{}], more than 2^63 bits", fmt::join(tensor.shape, ", ")));
       }
     }
+    if (empty) bits = 0;
     if (bits % 8 != 0 || static_cast<uint64_t>(bits / 8) != bytes) {
       fail("", fmt::format("{} bytes for {} [{}]", (bits + 7) / 8, tensor.dtype_text, fmt::join(tensor.shape, ", ")),
            fmt::format("data_offsets of {} bytes", bytes));

@@ -32,18 +32,22 @@ CpuTrainingBackend::CrossEntropy CpuTrainingBackend::cross_entropy(Rows x, const
               "x [{}, {}], head [{}, {}], {} targets, {} predictions, d_x [{}, {}]", x.rows, x.cols, head.rows,
               head.cols, targets.size(), predictions.size(), d_x.rows, d_x.cols);
   CrossEntropy result;
-  std::vector<int32_t> rows, others;  // with a target, and those of which only the prediction is wanted
+  std::vector<int32_t> rows;  // with a target
   for (int64_t t = 0; t < x.rows; ++t) {
     const int32_t target = targets[static_cast<size_t>(t)];
     QNEXT_CHECK(target >= -1 && target < vocabulary, "target {} of {}", target, vocabulary);
-    if (target < 0 && with_d_x) std::fill_n(d_x.row(t), d_x.cols, 0.0f);
-    if (target >= 0 || !predictions.empty()) (target >= 0 ? rows : others).push_back(static_cast<int32_t>(t));
+    if (target >= 0) {
+      rows.push_back(static_cast<int32_t>(t));
+      continue;
+    }
+    if (with_d_x) std::fill_n(d_x.row(t), d_x.cols, 0.0f);
+    if (!predictions.empty()) predictions[static_cast<size_t>(t)] = -1;
   }
   result.targets = static_cast<int64_t>(rows.size());
   // Many rows pay for packing the head; the logits of a block should not outgrow 64 MiB.
   const int64_t most = std::clamp<int64_t>((16 << 20) / std::max<int64_t>(1, vocabulary), 64, 256);
   std::vector<double> losses;
-  const auto do_block = [&](std::span<const int32_t> block, bool with_target) {
+  const auto do_block = [&](std::span<const int32_t> block) {
     const auto count = static_cast<int64_t>(block.size());
     const Rows logits{shared_scratch_.floats(count * vocabulary), count, vocabulary, vocabulary};
     const GemmTerm forward{{.data = x.data, .stride = x.stride, .index = block.data()}, {.matrix = &head}, x.cols};
@@ -60,7 +64,6 @@ CpuTrainingBackend::CrossEntropy CpuTrainingBackend::cross_entropy(Rows x, const
         const float* found = std::find(row, row + vocabulary, most_likely);
         predictions[t] = static_cast<int32_t>(found == row + vocabulary ? 0 : found - row);  // a NaN equals nothing
       }
-      if (!with_target) return;
       const int32_t target = targets[t];
       const double logit = row[target], sum = k_.gemm.exp_sum(row, most_likely, vocabulary);
       losses[static_cast<size_t>(i)] = static_cast<double>(most_likely) + std::log(sum) - logit;
@@ -69,7 +72,7 @@ CpuTrainingBackend::CrossEntropy CpuTrainingBackend::cross_entropy(Rows x, const
       row[target] -= scale;
     });
     for (const double loss : losses) result.loss += loss;
-    if (!gradients || !with_target) return;
+    if (!gradients) return;
 
     const GemmTerm through{
         {.data = logits.data, .stride = vocabulary}, {.matrix = &head, .inner_lines = true}, vocabulary};
@@ -91,15 +94,11 @@ CpuTrainingBackend::CrossEntropy CpuTrainingBackend::cross_entropy(Rows x, const
     }
     gemm(jobs);
   };
-  const auto in_blocks = [&](std::span<const int32_t> all, bool with_target) {
-    while (!all.empty()) {
-      const auto block = all.first(std::min(all.size(), static_cast<size_t>(most)));
-      do_block(block, with_target);
-      all = all.subspan(block.size());
-    }
-  };
-  in_blocks(rows, true);
-  in_blocks(others, false);
+  for (std::span<const int32_t> rest = rows; !rest.empty();) {
+    const auto block = rest.first(std::min(rest.size(), static_cast<size_t>(most)));
+    do_block(block);
+    rest = rest.subspan(block.size());
+  }
   return result;
 }
 
