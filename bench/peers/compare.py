@@ -161,9 +161,18 @@ def main():
 
     reports = {"qnext": [], "llama.cpp": []}
     for number in range(arguments.rounds):
-        for name, side in (("qnext", ours), ("llama.cpp", theirs)):
-            print(f"round {number + 1} of {arguments.rounds}: {name}", file=sys.stderr)
-            reports[name].append(side())
+        pair = {}
+        try:
+            for name, side in (("qnext", ours), ("llama.cpp", theirs)):
+                print(f"round {number + 1} of {arguments.rounds}: {name}", file=sys.stderr)
+                pair[name] = side()
+        except KeyboardInterrupt:  # a round takes a quarter of an hour: those that are complete count
+            if number == 0:
+                raise
+            print(f"interrupted: {number} of {arguments.rounds} rounds", file=sys.stderr)
+            break
+        for name, report in pair.items():
+            reports[name].append(report)
     sides = {name: combined([figures(r) for r in rounds]) for name, rounds in reports.items()}
     of_bound = {}
     for kind, key in (("prefill", "tokens"), ("decode", "context")):
@@ -174,7 +183,7 @@ def main():
     roof = reports["qnext"][0]["roof"]
     text = (f"{arguments.machine}, {isa}, {arguments.threads} threads, {pathlib.Path(arguments.model).name}; roof "
             f"{roof['read_bytes_per_second'] / 1e9:.1f} GB/s, {roof['int8_ops_per_second'] / 1e9:.0f} GOP/s int8; "
-            f"{arguments.rounds} rounds, alternating\n\n" + table(sides["qnext"], sides["llama.cpp"], of_bound))
+            f"rounds: {len(reports['qnext'])}, alternating\n\n" + table(sides["qnext"], sides["llama.cpp"], of_bound))
     print(text)
     (arguments.output / "table.md").write_text(text)
     (arguments.output / "plot.svg").write_text(plot(sides["qnext"], sides["llama.cpp"]))

@@ -7,14 +7,11 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
-#include <nlohmann/json.hpp>
 #include <unordered_map>
 
 #include "base/atomic_file.h"
-#include "base/checksum.h"
 #include "base/error.h"
 #include "base/mapped_file.h"
-#include "formats/json.h"
 #include "formats/safetensors.h"
 #include "model/stored_tensors.h"
 #include "tensor/dtype.h"
@@ -24,17 +21,13 @@ namespace qnext {
 namespace {
 
 namespace fs = std::filesystem;
-using Json = nlohmann::json;
 
 constexpr const char* kStateJson = "training_state.json";
 constexpr const char* kStateTensors = "training_state.safetensors";
 constexpr size_t kMaxJsonBytes = size_t{64} << 20;
-constexpr int64_t kMaxStep = int64_t{1} << 50;
 /// Beside the weights, from the tokenizer's directory.
 constexpr const char* kCopied[] = {"generation_config.json", "tokenizer.json", "tokenizer_config.json", "vocab.json",
                                    "merges.txt", "special_tokens_map.json", "chat_template.jinja"};
-
-std::string hex(uint64_t value) { return fmt::format("{:016x}", value); }
 
 void sync_directory(const fs::path& directory) {
   const int fd = ::open(directory.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -53,58 +46,22 @@ void remove_directory(const fs::path& directory) {
   fs::remove_all(doomed, ignored);
 }
 
-Json to_json(const std::vector<LanePosition>& lanes) {
-  Json list = Json::array();
-  for (const LanePosition& lane : lanes) list.push_back({lane.document, lane.offset, lane.context_begin});
-  return list;
+std::string checksum_of(const fs::path& path) {
+  const MappedFile file(path);
+  return checksum_text({reinterpret_cast<const char*>(file.bytes().data()), file.bytes().size()});
 }
 
-std::vector<LanePosition> lanes_of(const JsonFields& fields, const char* key) {
-  const Json* list = fields.find(key);
-  const char* expected = "a list of [document, offset, context_begin]";
-  if (list == nullptr || !list->is_array()) fields.fail(key, expected);
-  std::vector<LanePosition> lanes;
-  for (size_t i = 0; i < list->size(); ++i) {
-    const Json& item = (*list)[i];
-    if (!item.is_array() || item.size() != 3 || !std::ranges::all_of(item, [](const Json& x) { return x.is_number_integer(); })) {
-      fields.fail_item(key, i, expected);
-    }
-    lanes.push_back({item[0].get<int64_t>(), item[1].get<int64_t>(), item[2].get<int64_t>()});
-  }
-  return lanes;
-}
-
-uint64_t hex_of(const JsonFields& fields, const char* key) {
-  const std::string text = fields.text(key).value_or("");
-  uint64_t value = 0;
-  if (text.size() != 16 || std::sscanf(text.c_str(), "%16lx", &value) != 1) fields.fail(key, "16 hexadecimal digits");
-  return value;
-}
-
-/// The parsed training_state.json, whose own checksum is right.
-Json read_state(const fs::path& directory) {
-  const std::string file = (directory / kStateJson).string();
-  Json json = parse_json_object(read_text_file(file, kMaxJsonBytes), file);
-  const std::string stated = JsonFields(json, file).text("checksum").value_or("nothing");
-  json.erase("checksum");
-  const std::string text = json.dump();
-  const std::string found = hex(checksum(std::as_bytes(std::span(text))));
-  if (found != stated) throw FileError(file, "checksum", stated, found);
-  return json;
+TrainingState read_state(const fs::path& directory) {
+  const fs::path path = directory / kStateJson;
+  return parse_training_state(read_text_file(path, kMaxJsonBytes), path.string());
 }
 
 }  // namespace
 
 void verify_checkpoint(const fs::path& directory) {
-  const Json json = read_state(directory);
-  const std::string file = (directory / kStateJson).string();
-  const auto files = JsonFields(json, file).object("files");
-  if (!files) throw FileError(file, "files", "an object", "nothing");
-  for (const auto& [name, sum] : json["files"].items()) {
-    if (name.find('/') != name.npos || !sum.is_string()) files->fail(name, "the checksum of a file of the directory");
+  for (const auto& [name, sum] : read_state(directory).files) {
     const fs::path path = directory / name;
-    const std::string found = hex(checksum(MappedFile(path).bytes()));
-    if (found != sum.get<std::string>()) throw FileError(path.string(), "checksum", sum.get<std::string>(), found);
+    if (const std::string found = checksum_of(path); found != sum) throw FileError(path.string(), "checksum", sum, found);
   }
 }
 
@@ -253,7 +210,7 @@ void CheckpointStore::save(const TrainingState& state, const Arrays& arrays) {
 }
 
 /// All files under `temporary`, then renamed.
-void CheckpointStore::write(const fs::path& temporary, const fs::path& path, const TrainingState& state, const Arrays& arrays) {
+void CheckpointStore::write(const fs::path& temporary, const fs::path& path, TrainingState state, const Arrays& arrays) {
   const ParameterShares& shares = arrays.optimizer->shares();
   arrays.model->write(temporary, [&](const std::string& name, std::span<float> values) {
     communicator_.transfer(values, shares.expert_owner(expert_of(name)), 0);
@@ -263,27 +220,11 @@ void CheckpointStore::write(const fs::path& temporary, const fs::path& path, con
     const fs::path from = config_.model.tokenizer / name;
     if (fs::exists(from)) write_text_file(temporary / name, read_text_file(from, size_t{1} << 30));
   }
-  Json files = Json::object();
+  state.files.clear();  // of the checkpoint that the run went on from
   for (const auto& entry : fs::directory_iterator(temporary)) {
-    files[entry.path().filename().string()] = hex(checksum(MappedFile(entry.path()).bytes()));
+    state.files[entry.path().filename().string()] = checksum_of(entry.path());
   }
-  Json json{{"version", 1},
-            {"step", state.step},
-            {"tokens_seen", state.tokens_seen},
-            {"data_fingerprint", hex(state.data_fingerprint)},
-            {"position",
-             {{"epoch", state.position.epoch},
-              {"next", state.position.next},
-              {"documents", state.position.documents},
-              {"lanes", to_json(state.position.lanes)},
-              {"waiting", to_json(state.position.waiting)}}},
-            {"best_step", state.best_step},
-            {"best_loss", state.best_loss},
-            {"config", state.config},
-            {"files", files}};
-  const std::string text = json.dump();
-  json["checksum"] = hex(checksum(std::as_bytes(std::span(text))));
-  write_text_file(temporary / kStateJson, json.dump(1) + "\n");
+  write_text_file(temporary / kStateJson, training_state_json(state));
   sync_directory(temporary);
   if (fs::exists(path)) remove_directory(path);  // a damaged one, or of a run that was set back
   fs::rename(temporary, path);
@@ -329,25 +270,7 @@ std::optional<fs::path> CheckpointStore::newest() {
 }
 
 TrainingState CheckpointStore::load(const fs::path& directory, const Arrays& arrays, uint64_t data_fingerprint) {
-  const Json json = read_state(directory);
-  const std::string file = (directory / kStateJson).string();
-  const JsonFields fields(json, file);
-  if (fields.required_integer("version", 0, INT32_MAX) != 1) fields.fail("version", "1");
-  TrainingState state;
-  state.step = fields.required_integer("step", 1, kMaxStep);
-  state.tokens_seen = fields.required_integer("tokens_seen", 1, kMaxStep);
-  state.data_fingerprint = hex_of(fields, "data_fingerprint");
-  state.best_step = fields.required_integer("best_step", 0, kMaxStep);
-  state.best_loss = fields.number("best_loss", -1e300, 1e300).value_or(0.0);
-  const auto position = fields.object("position");
-  if (!position) fields.fail("position", "an object");
-  state.position = {position->required_integer("epoch", 0, kMaxStep), position->required_integer("next", 0, kMaxStep),
-                    position->required_integer("documents", 0, kMaxStep), lanes_of(*position, "lanes"),
-                    lanes_of(*position, "waiting")};
-  if (const auto values = fields.object("config")) {
-    for (const auto& [key, value] : json["config"].items()) state.config[key] = values->text(key).value_or("");
-  }
-
+  TrainingState state = read_state(directory);
   const auto other_shape = [&](const std::string& why) {
     return Error(fmt::format("{}: the checkpoint is of another shape than the configuration: {}", directory.string(), why));
   };
@@ -386,9 +309,9 @@ TrainingState CheckpointStore::load(const fs::path& directory, const Arrays& arr
   last_good_ = directory;
   if (data_fingerprint != state.data_fingerprint) {
     if (!config_.data.allow_change) {
-      throw Error(fmt::format("{}: the checkpoint's run had other training data (fingerprint {}) than data.train now is ({}); "
+      throw Error(fmt::format("{}: the checkpoint's run had other training data (fingerprint {:016x}) than data.train now is ({:016x}); "
                               "data.allow_change = true begins an epoch of the new data",
-                              directory.string(), hex(state.data_fingerprint), hex(data_fingerprint)));
+                              directory.string(), state.data_fingerprint, data_fingerprint));
     }
     warn_("the training data has changed: an epoch of the new data begins");
     state.data_fingerprint = data_fingerprint;

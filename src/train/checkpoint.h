@@ -2,7 +2,6 @@
 #include <cstdint>
 #include <filesystem>
 #include <functional>
-#include <map>
 #include <optional>
 #include <string>
 #include <vector>
@@ -12,18 +11,9 @@
 #include "train/lanes.h"
 #include "train/optimizer.h"
 #include "train/trained_model.h"
+#include "train/training_state.h"
 
 namespace qnext {
-
-/// Where a run stands, besides its arrays: training_state.json.
-struct TrainingState {
-  int64_t step = 0, tokens_seen = 0;
-  DataPosition position;
-  uint64_t data_fingerprint = 0;
-  int64_t best_step = 0;           ///< of the lowest validation loss; 0: none yet
-  double best_loss = 0.0;
-  std::map<std::string, std::string> config;  ///< TrainConfig::values, without what changes no result
-};
 
 /// The checkpoints of a run: directories step-00000500 in its output directory. Each is a Hugging Face model directory, or one of
 /// a PEFT adapter, with two more files, training_state.json and training_state.safetensors. They appear under their name when every file is complete and
@@ -65,7 +55,7 @@ class CheckpointStore {
   std::vector<StateTensor> state_tensors(const Arrays& arrays) const;
   void write_state(const std::filesystem::path& directory, const Arrays& arrays) const;
   void send_state(const Arrays& arrays) const;
-  void write(const std::filesystem::path& temporary, const std::filesystem::path& path, const TrainingState& state, const Arrays& arrays);
+  void write(const std::filesystem::path& temporary, const std::filesystem::path& path, TrainingState state, const Arrays& arrays);
   void remove_old(const TrainingState& state);
   std::vector<std::pair<int64_t, std::filesystem::path>> list() const;
 
