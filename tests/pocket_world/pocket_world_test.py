@@ -150,6 +150,29 @@ class TextAgainstReader(unittest.TestCase):
             asked += len(self.read_story(document, "user"))
         self.assertGreater(asked, 10)
 
+    def test_echoes(self):
+        pairs = re.compile(r"(Beside|To|With|After) (\S+) (?:stands|belongs|goes|comes) (\S+)\.")
+        row = re.compile(r"(?:Here is a row of words|Look at this row|The words are):? ((?:\S+ )+\S+)\. What")
+        asked = 0
+        for index in range(120):
+            document = generate.document("echo", "oracle", index, 20, 300)
+            told, neighbours = {}, {}
+            for turn, reply in zip(document["messages"][::2], document["messages"][1::2]):
+                text, answer = turn["content"], reply["content"]
+                asked += 1
+                if again := re.fullmatch(r"(?:Repeat|Please say after me|Say this again|Write this once more): (.*)\.", text):
+                    self.assertEqual(answer, f"You said: {again[1]}.")
+                    continue
+                if found := row.match(text):
+                    words = found[1].split()
+                    told, neighbours = dict(zip(words, words[1:])), dict(zip(words[1:], words))
+                elif found := pairs.findall(text):
+                    told = {key: value for _, key, value in found}
+                verb, key = re.search(r"What (stands beside|belongs to|goes with|comes after|comes before) (\S+)\?$", text).groups()
+                value = neighbours[key] if verb == "comes before" else told[key]
+                self.assertEqual(pieces_of(answer), {key, value}, text)
+        self.assertGreater(asked, 400)
+
     def test_ledgers(self):
         asked = recitals = 0
         for index in range(80):
@@ -238,6 +261,11 @@ class TextAgainstReader(unittest.TestCase):
                         self.assertEqual(result["content"], notes.get(arguments["key"], "no such note"))
                         self.assertIn(notes.get(arguments["key"], "I do not know."), answer)
         self.assertGreater(calls, 200)
+
+
+def pieces_of(answer):
+    """The two words that a sentence of an echo puts together."""
+    return set(re.fullmatch(r"(?:Beside|To|With|After|Before) (\S+) (?:stands|belongs|goes|comes) (\S+)\.", answer).groups())
 
 
 def eval_product(term):

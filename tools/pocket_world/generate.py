@@ -22,17 +22,17 @@ if __package__ in (None, ""):
     sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
     __package__ = "pocket_world"
 
-from . import adventure, arithmetic, chats, glossary, ledger, tool_chats  # noqa: E402
+from . import adventure, arithmetic, chats, echo, glossary, ledger, tool_chats  # noqa: E402
 from .chats import log_uniform  # noqa: E402
 
 KINDS = {
     "story": chats.story, "quiz": chats.quiz, "adventure": adventure.adventure, "arithmetic": arithmetic.arithmetic, "tools": tool_chats.tools,
-    "ledger": ledger.ledger, "glossary": glossary.glossary,
+    "ledger": ledger.ledger, "glossary": glossary.glossary, "echo": echo.echo,
 }
-MIX = {"story": 0.47, "quiz": 0.15, "adventure": 0.1, "ledger": 0.1, "needle": 0.02, "arithmetic": 0.08, "tools": 0.04, "glossary": 0.04}
+MIX = {"story": 0.42, "quiz": 0.15, "echo": 0.05, "adventure": 0.1, "ledger": 0.1, "needle": 0.02, "arithmetic": 0.08, "tools": 0.04, "glossary": 0.04}
 # Share of documents and their words: most are short, half of all words are in documents of more than 600.
 LENGTHS = ((0.9, 50, 600), (0.09, 600, 4000), (0.009, 4000, 16000), (0.001, 16000, 40000))
-LIMITS = {"adventure": 2000, "arithmetic": 1200, "tools": 1000, "glossary": 400}  # longer ones teach nothing new
+LIMITS = {"adventure": 2000, "arithmetic": 1200, "tools": 1000, "glossary": 400, "echo": 600}  # longer ones teach nothing new
 BUCKETS = (50, 200, 500, 1000, 2000, 8000, 32000, 100000, 262144)
 EVALUATED = (  # question types of evaluation sets, about as frequent as in stories
     ("where_thing",), ("where_person",), ("who_has",), ("state",), ("where_thing",), ("colour",), ("is_at", "is_there", "has"),

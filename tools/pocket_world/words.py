@@ -110,6 +110,8 @@ LEDGER_FIELDS = ("code", "number", "price", "weight", "age", "size")
 PASSWORDS = words("""sunrise copper willow thunder marble velvet harvest lantern meadow silver winter cinnamon falcon
 granite orchid pepper rocket saffron timber violet walnut zephyr amber bamboo cactus domino ember fossil ginger hazel
 indigo jasmine kernel lemon mango nectar onyx papaya quartz raven salmon tulip umber vanilla""")
+# Few words would be learned by heart; of many only what was read helps.
+PASSWORDS += tuple(w for w in THINGS + ANIMALS + FOODS + JOBS if " " not in w)
 CITIES = words("""London Paris Rome Berlin Madrid Vienna Prague Lisbon Dublin Oslo Athens Cairo Delhi Tokyo Lima Boston
 Chicago Sydney Toronto Moscow Geneva Milan Naples Porto Zurich""")
 
