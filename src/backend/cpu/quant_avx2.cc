@@ -19,7 +19,7 @@ namespace {
 constexpr Isa kIsa = Isa::kAvx2;
 #include "backend/cpu/quant_common.inl"
 #include "backend/cpu/quant_unpack_avx2.inl"
-#include "backend/cpu/quant_few.inl"
+#include "backend/cpu/quant_few_avx2.inl"
 #include "backend/cpu/quant_many_avx2.inl"
 #include "backend/cpu/quant_round.inl"
 #include "backend/cpu/quant_matmul.inl"

@@ -26,7 +26,6 @@ constexpr Isa kIsa = Isa::kAvx512;
 #include "backend/cpu/quant_common.inl"
 #include "backend/cpu/quant_unpack_avx512.inl"
 #include "backend/cpu/quant_few_avx512.inl"
-#include "backend/cpu/quant_few.inl"
 #include "backend/cpu/quant_many_avx512.inl"
 #include "backend/cpu/quant_round.inl"
 #include "backend/cpu/quant_matmul.inl"

@@ -1,16 +1,26 @@
 // Included inside a target region by quant_<isa>.cc after the kernels of that set: which rows and tokens they get.
 
+template <DType kType, int kTokens>
+inline void dot_four(const QuantUnit* const* x, int64_t stride, const std::byte* const* rows, int64_t cols, __m128* out) {
+  if constexpr (is_k_type(kType)) {
+    dot_four_k<kType, kTokens>(x, stride, rows, cols, out);
+  } else {
+    dot_four_32<kType, kTokens>(x, stride, rows, cols, out);
+  }
+}
+
 /// Few tokens: rows r, r + quarter, ... of the panel are four streams; all tokens use them while they are in cache.
 template <DType kType>
 inline void matmul_few(const QuantRows& x, const int32_t* x_index, int64_t tokens, const Matrix& w, int64_t begin,
                        int64_t end, float* y, int64_t ldy, const int32_t* y_index) {
-  const int64_t quarter = (end - begin + 3) / 4;
+  const int64_t quarter = (end - begin + 3) / 4, row_bytes = w.cols / (is_k_type(kType) ? 256 : 32) * bytes_per_block(kType);
+  const auto row = [&](int64_t r) {  // Matrix::row without its divisions, which short rows would feel
+    const int64_t last = r < end ? r : end - 1;
+    return w.data + (w.row_block == w.row_block_stride ? w.row_offset + last : w.physical_row(last)) * row_bytes;
+  };
   for (int64_t i = 0; i < quarter; ++i) {
     const std::byte* rows[4];
-    for (int64_t j = 0; j < 4; ++j) {
-      const int64_t r = begin + j * quarter + i;
-      rows[j] = w.row(r < end ? r : end - 1);
-    }
+    for (int64_t j = 0; j < 4; ++j) rows[j] = row(begin + j * quarter + i);
     for (int64_t t = 0; t < tokens; t += 4) {
       const int64_t count = tokens - t < 4 ? tokens - t : 4;
       const QuantUnit* units[4];
@@ -89,13 +99,10 @@ inline void matmul_many(const QuantRows& x, const int32_t* x_index, int64_t toke
   }
 }
 
-/// From this many tokens on weights are expanded. The sums are the same.
-constexpr int64_t kMany = 8;
-
 template <DType kType>
 void matmul_as(const QuantRows& x, const int32_t* x_index, int64_t tokens, const Matrix& w, int64_t begin, int64_t end,
                float* y, int64_t ldy, const int32_t* y_index, std::byte* scratch) {
-  if (tokens < kMany) return matmul_few<kType>(x, x_index, tokens, w, begin, end, y, ldy, y_index);
+  if (tokens < kMany<kType>) return matmul_few<kType>(x, x_index, tokens, w, begin, end, y, ldy, y_index);
   for (int64_t r = begin; r < end; r += kExpandRows) {
     matmul_many<kType>(x, x_index, tokens, w, r, r + kExpandRows < end ? r + kExpandRows : end, y, ldy, y_index, scratch);
   }
