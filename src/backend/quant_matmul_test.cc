@@ -163,6 +163,44 @@ TEST_P(QuantMatmulTest, RowSelectionsThreadsAndSharedInputs) {
   }
 }
 
+TEST_P(QuantMatmulTest, PartsOfRowsForChosenTokens) {
+  // What a task asks of the kernels: some rows of a selection, a few tokens by index, outputs by index; nothing else is written.
+  const QuantKernels &kernels = quant_kernels_for(GetParam()), &scalar = quant_kernels_scalar();
+  Random random(8);
+  constexpr int64_t kRows = 42;
+  for (const DType dtype : block_types()) {
+    const int64_t group = scale_group(dtype);
+    for (const int64_t cols : {int64_t{256}, group == 32 ? int64_t{288} : int64_t{768}}) {
+      const BlockWeights w(random, dtype, 100, cols);
+      for (const Matrix& m : {w.matrix, w.matrix.select_rows(5, 3, 7, kRows / 3)}) {
+        for (int64_t tokens = 1; tokens <= 10; ++tokens) {
+          std::vector<QuantUnit> units(static_cast<size_t>(tokens * ((cols + 255) / 256)));
+          const QuantRows x{units.data(), tokens, cols};
+          for (int64_t t = 0; t < tokens; ++t) scalar.round_row(random.vector(cols, -3.0, 3.0).data(), cols, group, units.data() + t, tokens);
+          std::vector<int32_t> from(static_cast<size_t>(tokens)), to(from.size());
+          for (int64_t t = 0; t < tokens; ++t) {
+            from[static_cast<size_t>(t)] = static_cast<int32_t>(t / 2);
+            to[static_cast<size_t>(t)] = static_cast<int32_t>(tokens - 1 - t);
+          }
+          for (const auto& [begin, end] : {std::pair<int64_t, int64_t>{0, 1}, {3, 8}, {5, 42}, {40, 42}, {8, 20}}) {
+            std::vector<QuantUnit> scratch(static_cast<size_t>(quant_scratch_bytes(tokens, end - begin)) / sizeof(QuantUnit) + 1);
+            auto* memory = reinterpret_cast<std::byte*>(scratch.data());
+            Table got(tokens, kRows), expected(tokens, kRows);
+            for (Table* y : {&got, &expected}) {
+              for (int64_t t = 0; t < tokens; ++t) std::fill_n(y->row(t), kRows, 0.25f);
+            }
+            kernels.matmul(x, from.data(), tokens, m, begin, end, got.row(0), got.view().stride, to.data(), memory);
+            scalar.matmul(x, from.data(), tokens, m, begin, end, expected.row(0), expected.view().stride, to.data(), memory);
+            ASSERT_TRUE(got.intact());
+            ASSERT_TRUE(same_bits(got.values(), expected.values()))
+                << dtype_name(dtype) << " " << cols << " x " << tokens << ", rows " << begin << " to " << end;
+          }
+        }
+      }
+    }
+  }
+}
+
 TEST_P(QuantMatmulTest, LargestIntegersDoNotOverflow) {
   // Every byte 0xFF or 0x00 and activations of full magnitude with the signs that add up.
   Random random(3);

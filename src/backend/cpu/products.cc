@@ -46,11 +46,20 @@ Products::Input Products::prepare(Rows x, Needs needs, InputMemory& memory) {
   return input;
 }
 
-int64_t Products::rows_per_task(int64_t rows, int64_t tokens) const {
+int64_t Products::rows_per_task(const Matrix& w, int64_t bytes, int64_t tokens) const {
   if (activations_ == ActivationPrecision::kF32) return kPanelRows;
-  if (tokens >= 8) return quant_.task_rows;
-  // Few tokens: long tasks keep the memory busy, but the last ones should end together.
-  return std::clamp<int64_t>(rows / (32 * pool_.size()) / 4 * 4, kPanelRows, 128);
+  if (tokens > kFewTokens) return quant_.task_rows;
+  // Few tokens: long tasks keep the memory busy, but the last ones should end together, and what one takes should
+  // stay in the second-level cache.
+  constexpr int64_t kTaskBytes = 192 << 10, kTasksPerThread = 16;
+  const int64_t wanted = std::min(bytes / (kTasksPerThread * pool_.size()), kTaskBytes) / w.row_bytes();
+  const int64_t parts = std::max<int64_t>(1, w.rows / std::max(wanted, kPanelRows));
+  const int64_t unit = tokens == kFewTokens ? kExpandRows : 4;  // some kernels expand weights for eight
+  return std::max((w.rows + parts * unit - 1) / (parts * unit), int64_t{1}) * unit;
+}
+
+void Products::add_tasks(int32_t index, const Matrix& w, int64_t step) {
+  for (int64_t r = 0; r < w.rows; r += step) tasks_.push_back({index, r, std::min(r + step, w.rows)});
 }
 
 void Products::product(const Input& x, Tokens tokens, const Matrix& w, int64_t begin, int64_t end, Rows y,
@@ -80,6 +89,7 @@ void Products::swiglu(const Input& x, Tokens tokens, const MlpWeights& w, int64_
   float* up = threads_[static_cast<size_t>(thread)].up.floats(std::min(kTokenTile, tokens.count) * width);
   for (int64_t t = 0; t < tokens.count; t += kTokenTile) {
     const Tokens tile = tokens.slice(t, std::min(kTokenTile, tokens.count - t));
+    prefetch(w.up, begin, end, tile.count);
     product(x, tile, w.gate, begin, end, hidden, thread);
     product(x, {tile.count, tile.from_first, tile.from}, w.up, begin, end, {up - begin, tile.count, width, width},
             thread);
@@ -90,25 +100,24 @@ void Products::swiglu(const Input& x, Tokens tokens, const MlpWeights& w, int64_
 }
 
 void Products::linear(Rows x, std::span<const Backend::Linear> products) {
-  int64_t all_rows = 0;
+  int64_t bytes = 0;
   Needs needs;
   for (const Backend::Linear& p : products) {
     QNEXT_CHECK(p.weight->cols == x.cols && p.weight->rows == p.y.cols, "[{}, {}] . [{}, {}] -> {}", x.rows, x.cols,
                 p.weight->rows, p.weight->cols, p.y.cols);
-    all_rows += p.weight->rows;
+    bytes += p.weight->bytes();
     need(*p.weight, needs);
   }
   if (x.rows == 0) return;
   const Input input = prepare(x, needs, input_memory_);
-  const int64_t step = rows_per_task(all_rows, x.rows);
-  const auto tasks_of = [&](const Matrix& w) { return (w.rows + step - 1) / step; };
-  int64_t tasks = 0;
-  for (const Backend::Linear& p : products) tasks += tasks_of(*p.weight);
-  pool_.parallel_for(tasks, [&](int64_t task, int thread) {
-    const Backend::Linear* p = products.data();
-    while (task >= tasks_of(*p->weight)) task -= tasks_of(*p++->weight);
-    const int64_t begin = task * step, end = std::min(begin + step, p->weight->rows);
-    product(input, {x.rows}, *p->weight, begin, end, p->y, thread);
+  tasks_.clear();
+  for (size_t p = 0; p < products.size(); ++p) {
+    add_tasks(static_cast<int32_t>(p), *products[p].weight, rows_per_task(*products[p].weight, bytes, x.rows));
+  }
+  pool_.parallel_for(std::ssize(tasks_), [&](int64_t i, int thread) {
+    const Task& task = tasks_[static_cast<size_t>(i)];
+    const Backend::Linear& p = products[task.matrix()];
+    product(input, {x.rows}, *p.weight, task.begin, task.end, p.y, thread);
   });
 }
 
@@ -121,7 +130,7 @@ void Products::mlp(Rows x, const MlpWeights& w, Rows hidden, Rows y) {
   need(w.up, needs);
   const Input input = prepare(x, needs, input_memory_);
   // Gate and up of the same hidden features in one task, so that SwiGLU is applied while they are in cache.
-  const int64_t step = rows_per_task(w.gate.rows, x.rows);
+  const int64_t step = rows_per_task(w.gate, w.gate.bytes(), x.rows);
   pool_.parallel_for((w.gate.rows + step - 1) / step, [&](int64_t task, int thread) {
     swiglu(input, {x.rows}, w, task * step, std::min((task + 1) * step, w.gate.rows), hidden, thread);
   });
@@ -162,28 +171,36 @@ void Products::experts(Rows x, std::span<const MlpWeights> experts, int64_t k, c
   const auto make_tasks = [&](const Matrix MlpWeights::* matrix) {
     tasks_.clear();
     for (size_t e = 0; e < experts.size(); ++e) {
-      const int64_t tokens = tokens_of(static_cast<int32_t>(e)), rows = (experts[e].*matrix).rows;
-      if (tokens == 0) continue;
-      const int64_t step = rows_per_task(used * rows, tokens);
-      for (int64_t r = 0; r < rows; r += step)
-        tasks_.push_back({static_cast<int32_t>(e), r, std::min(r + step, rows)});
+      const int64_t tokens = tokens_of(static_cast<int32_t>(e));
+      const Matrix& w = experts[e].*matrix;
+      if (tokens > 0) add_tasks(static_cast<int32_t>(e), w, rows_per_task(w, used * w.bytes(), tokens));
     }
+  };
+  /// Calls body(task, thread) for all tasks, having asked for what this thread is likely to get next: another
+  /// expert's weights lie anywhere, and wait for nothing.
+  const auto for_tasks = [&](const Matrix MlpWeights::* matrix, auto&& body) {
+    const int64_t count = std::ssize(tasks_), ahead = pool_.size();
+    pool_.parallel_for(count, [&](int64_t i, int thread) {
+      if (i + ahead < count) {
+        const Task& next = tasks_[static_cast<size_t>(i + ahead)];
+        prefetch(experts[next.matrix()].*matrix, next.begin, next.end, tokens_of(next.index));
+      }
+      body(tasks_[static_cast<size_t>(i)], thread);
+    });
   };
   const Input input = prepare(x, needs_x, input_memory_);
   make_tasks(&MlpWeights::gate);
-  pool_.parallel_for(static_cast<int64_t>(tasks_.size()), [&](int64_t i, int thread) {
-    const auto [e, begin, end] = tasks_[static_cast<size_t>(i)];
-    const auto first = static_cast<size_t>(first_[static_cast<size_t>(e)]);
-    swiglu(input, {tokens_of(e), 0, entry_row_.data() + first, 0, entry_.data() + first},
-           experts[static_cast<size_t>(e)], begin, end, hidden, thread);
+  for_tasks(&MlpWeights::gate, [&](const Task& task, int thread) {
+    const auto first = static_cast<size_t>(first_[task.matrix()]);
+    swiglu(input, {tokens_of(task.index), 0, entry_row_.data() + first, 0, entry_.data() + first},
+           experts[task.matrix()], task.begin, task.end, hidden, thread);
   });
   const Input hidden_input = prepare(hidden.first(x.rows * k), needs_hidden, hidden_memory_);
   make_tasks(&MlpWeights::down);
-  pool_.parallel_for(static_cast<int64_t>(tasks_.size()), [&](int64_t i, int thread) {
-    const auto [e, begin, end] = tasks_[static_cast<size_t>(i)];
-    const int32_t* entry = entry_.data() + first_[static_cast<size_t>(e)];
-    product(hidden_input, {tokens_of(e), 0, entry, 0, entry}, experts[static_cast<size_t>(e)].down, begin, end,
-            expert_out, thread);
+  for_tasks(&MlpWeights::down, [&](const Task& task, int thread) {
+    const int32_t* entry = entry_.data() + first_[task.matrix()];
+    product(hidden_input, {tokens_of(task.index), 0, entry, 0, entry}, experts[task.matrix()].down, task.begin,
+            task.end, expert_out, thread);
   });
   const auto combine = [&](int64_t t) {
     std::fill_n(y.row(t), y.cols, 0.0f);

@@ -27,6 +27,8 @@ class Products {
                Rows hidden, Rows expert_out, Rows y);
 
  private:
+  /// Up to here memory is what a product waits for, mostly.
+  static constexpr int64_t kFewTokens = 8;
   /// The input of products, in the forms that their weights need.
   struct Input {
     Rows x;
@@ -54,11 +56,23 @@ class Products {
     }
     int64_t to_row(int64_t i) const { return to == nullptr ? to_first + i : to[i]; }
   };
+  /// Rows [begin, end) of one of the matrices of a call.
+  struct Task {
+    int32_t index;
+    int64_t begin, end;
+    size_t matrix() const { return static_cast<size_t>(index); }
+  };
 
   bool rounded(const Matrix& w) const { return activations_ == ActivationPrecision::kInt8 && is_block_type(w.dtype); }
   void need(const Matrix& w, Needs& needs) const;
   Input prepare(Rows x, Needs needs, InputMemory& memory);
-  int64_t rows_per_task(int64_t rows, int64_t tokens) const;
+  /// Rows of `w` that one task takes, where `bytes` of weights of this type meet that many tokens each.
+  int64_t rows_per_task(const Matrix& w, int64_t bytes, int64_t tokens) const;
+  /// Lets a product that will soon run on this thread find the beginnings of its streams in cache.
+  void prefetch(const Matrix& w, int64_t begin, int64_t end, int64_t tokens) const {
+    if (rounded(w) && tokens <= kFewTokens) prefetch_few(w, begin, end);
+  }
+  void add_tasks(int32_t index, const Matrix& w, int64_t step);
   /// y[to][begin..end) = x[from] . w[begin..end), whatever the type.
   void product(const Input& x, Tokens tokens, const Matrix& w, int64_t begin, int64_t end, Rows y, int thread);
   /// hidden[to][begin..end) = silu(gate x[from]) * up x[from].
@@ -71,13 +85,8 @@ class Products {
   ActivationPrecision activations_;
   std::vector<PerThread> threads_;
   InputMemory input_memory_, hidden_memory_;
-  // experts(): the (row, slot) pairs sorted by expert, kept to reuse their memory.
-  struct ExpertTask {
-    int32_t expert;
-    int64_t begin, end;
-  };
-  std::vector<int32_t> first_, entry_, entry_row_;
-  std::vector<ExpertTask> tasks_;
+  std::vector<Task> tasks_;                         // kept to reuse their memory, as
+  std::vector<int32_t> first_, entry_, entry_row_;  // experts(): the (row, slot) pairs sorted by expert
 };
 
 }  // namespace qnext

@@ -88,9 +88,6 @@ inline __m128 four_scales(const std::byte* const* rows, int64_t offset) {
   }
 }
 
-/// How far ahead of its use a line of weights is asked for.
-constexpr int64_t kAhead = 1536;
-
 /// [sum of a, sum of b, sum of c, sum of d].
 inline __m128i sums_of_four(__m256i a, __m256i b, __m256i c, __m256i d) {
   const __m256i ab = _mm256_add_epi32(_mm256_unpacklo_epi32(a, b), _mm256_unpackhi_epi32(a, b));

@@ -9,38 +9,48 @@ inline void dot_four(const QuantUnit* const* x, int64_t stride, const std::byte*
   }
 }
 
-/// Few tokens: rows r, r + quarter, ... of the panel are four streams; all tokens use them while they are in cache.
-template <DType kType>
-inline void matmul_few(const QuantRows& x, const int32_t* x_index, int64_t tokens, const Matrix& w, int64_t begin,
-                       int64_t end, float* y, int64_t ldy, const int32_t* y_index) {
-  const int64_t quarter = (end - begin + 3) / 4, row_bytes = w.cols / (is_k_type(kType) ? 256 : 32) * bytes_per_block(kType);
+/// y[y_index[t]][r] = x[x_index[t]] . w[r] for kTokens tokens from t and r in [begin, end).
+template <DType kType, int kTokens>
+inline void few_tokens(const QuantRows& x, const int32_t* x_index, int64_t t, const Matrix& w, int64_t begin, int64_t end,
+                       float* y, int64_t ldy, const int32_t* y_index) {
+  const QuantUnit* units[kTokens];
+  float* out[kTokens];
+  for (int m = 0; m < kTokens; ++m) {
+    units[m] = x.units + (x_index == nullptr ? t + m : x_index[t + m]);
+    out[m] = y + (y_index == nullptr ? t + m : y_index[t + m]) * ldy;
+  }
+  const int64_t row_bytes = w.cols / (is_k_type(kType) ? 256 : 32) * bytes_per_block(kType);
   const auto row = [&](int64_t r) {  // Matrix::row without its divisions, which short rows would feel
     const int64_t last = r < end ? r : end - 1;
     return w.data + (w.row_block == w.row_block_stride ? w.row_offset + last : w.physical_row(last)) * row_bytes;
   };
-  for (int64_t i = 0; i < quarter; ++i) {
+  const int64_t quarter = few_quarter(begin, end);
+  for (int64_t i = begin; i < begin + quarter; ++i) {
     const std::byte* rows[4];
-    for (int64_t j = 0; j < 4; ++j) rows[j] = row(begin + j * quarter + i);
-    for (int64_t t = 0; t < tokens; t += 4) {
-      const int64_t count = tokens - t < 4 ? tokens - t : 4;
-      const QuantUnit* units[4];
-      for (int64_t m = 0; m < count; ++m) units[m] = x.units + (x_index == nullptr ? t + m : x_index[t + m]);
-      __m128 sums[4];
-      switch (count) {
-        case 1: dot_four<kType, 1>(units, x.rows, rows, x.cols, sums); break;
-        case 2: dot_four<kType, 2>(units, x.rows, rows, x.cols, sums); break;
-        case 3: dot_four<kType, 3>(units, x.rows, rows, x.cols, sums); break;
-        default: dot_four<kType, 4>(units, x.rows, rows, x.cols, sums); break;
+    for (int64_t j = 0; j < 4; ++j) rows[j] = row(i + j * quarter);
+    __m128 sums[kTokens];
+    dot_four<kType, kTokens>(units, x.rows, rows, x.cols, sums);
+    for (int m = 0; m < kTokens; ++m) {
+      float four[4];
+      _mm_storeu_ps(four, sums[m]);
+      for (int64_t j = 0; j < 4; ++j) {
+        if (i + j * quarter < end) out[m][i + j * quarter] = four[j];
       }
-      for (int64_t m = 0; m < count; ++m) {
-        float* out = y + (y_index == nullptr ? t + m : y_index[t + m]) * ldy;
-        float four[4];
-        _mm_storeu_ps(four, sums[m]);
-        for (int64_t j = 0; j < 4; ++j) {
-          const int64_t r = begin + j * quarter + i;
-          if (r < end) out[r] = four[j];
-        }
-      }
+    }
+  }
+}
+
+/// Few tokens: rows r, r + quarter, ... of the panel are four streams. Further tokens find the panel in the second-level
+/// cache; were all to use four rows before the next ones, these would find the tokens there, which are more.
+template <DType kType>
+inline void matmul_few(const QuantRows& x, const int32_t* x_index, int64_t tokens, const Matrix& w, int64_t begin,
+                       int64_t end, float* y, int64_t ldy, const int32_t* y_index) {
+  for (int64_t t = 0; t < tokens; t += 4) {
+    switch (tokens - t) {
+      case 1: few_tokens<kType, 1>(x, x_index, t, w, begin, end, y, ldy, y_index); break;
+      case 2: few_tokens<kType, 2>(x, x_index, t, w, begin, end, y, ldy, y_index); break;
+      case 3: few_tokens<kType, 3>(x, x_index, t, w, begin, end, y, ldy, y_index); break;
+      default: few_tokens<kType, 4>(x, x_index, t, w, begin, end, y, ldy, y_index); break;
     }
   }
 }
