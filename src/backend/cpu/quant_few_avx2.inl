@@ -3,7 +3,7 @@
 
 /// From this many tokens on weights are expanded. The sums are the same.
 template <DType kType>
-constexpr int64_t kMany = is_k_type(kType) ? 9 : 8;
+constexpr int64_t kMany = is_k_type(kType) || kType == DType::kQ8_0 ? 9 : 8;
 
 /// Keeps a running sum in its register: g++ would add the parts in another order, later, and keep them all in memory.
 inline void keep(__m256i& sum) { __asm__("" : "+x"(sum)); }
