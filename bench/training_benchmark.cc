@@ -4,6 +4,7 @@
 //   qnext_training_benchmark [threads] [isa] [part of a name]
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <chrono>
 #include <cstdlib>
 #include <ctime>
@@ -84,27 +85,6 @@ class Bench {
   double peak_;
 };
 
-void products(Bench& bench) {
-  struct Shape {
-    int64_t m, n, inner;
-  };
-  for (const Shape& s : {Shape{256, 256, 256}, Shape{1024, 1024, 1024}, Shape{4096, 256, 256}, Shape{4096, 1024, 256},
-                         Shape{4096, 1024, 1024}, Shape{256, 1024, 4096}}) {
-    if (!bench.wants(fmt::format("{} x {} over {}", s.m, s.n, s.inner)) && !bench.wants("product")) continue;
-    const auto a = random_floats(s.m * s.inner), b = random_floats(s.n * s.inner);
-    std::vector<float> c(static_cast<size_t>(s.m * s.n));
-    const std::pair<const char*, TrainingBackend::Product> forms[] = {{"a bT", TrainingBackend::Product::kNT},
-                                                                      {"a b", TrainingBackend::Product::kNN},
-                                                                      {"aT b", TrainingBackend::Product::kTN}};
-    for (const auto& [name, form] : forms) {
-      bench.flops(fmt::format("product {:5} {} x {} over {}", name, s.m, s.n, s.inner),
-                  2.0 * static_cast<double>(s.m * s.n * s.inner), [&, form = form] {
-                    bench.backend().product(form, a.data(), b.data(), c.data(), s.m, s.n, s.inner);
-                  });
-    }
-  }
-}
-
 void linear(Bench& bench, int64_t rows, int64_t n, int64_t cols) {
   auto x = random_floats(rows * cols), w = random_floats(n * cols), d_y = random_floats(rows * n);
   std::vector<float> y(d_y.size()), d_x(x.size()), d_w(w.size());
@@ -112,7 +92,7 @@ void linear(Bench& bench, int64_t rows, int64_t n, int64_t cols) {
   const double flops = 2.0 * static_cast<double>(rows * n * cols);
   const std::string shape = fmt::format("{} rows, [{}, {}]", rows, n, cols);
   bench.flops("linear " + shape, flops, [&] { bench.backend().linear(rows_of(x, rows), matrix, rows_of(y, rows)); });
-  const TrainingBackend::LinearGradient gradient{&matrix, rows_of(d_y, rows), d_w.data()};
+  const TrainingBackend::LinearGradient gradient{&matrix, rows_of(d_y, rows), {d_w.data(), nullptr}};
   bench.flops("linear_backward " + shape, 2 * flops,
               [&] { bench.backend().linear_backward(rows_of(x, rows), {&gradient, 1}, rows_of(d_x, rows)); });
 }
@@ -132,7 +112,7 @@ void experts(Bench& bench, int64_t rows, int64_t width, int64_t inner, int64_t e
     const auto* w = &memory[memory.size() - 3];
     weights.push_back({matrix_of(w[0], inner), matrix_of(w[1], inner), matrix_of(w[2], width)});
     auto* d = &d_memory[memory.size() - 3];
-    gradients.push_back({d[0].data(), d[1].data(), d[2].data()});
+    gradients.push_back({{d[0].data(), nullptr}, {d[1].data(), nullptr}, {d[2].data(), nullptr}});
   }
   std::mt19937 engine(1);
   std::vector<int32_t> chosen, order(static_cast<size_t>(experts));
@@ -178,6 +158,22 @@ void optimiser(Bench& bench) {
   bench.bytes("sum_of_squares", 4.0 * kSize, [&] { bench.backend().sum_of_squares(g); });
 }
 
+void muon(Bench& bench, int64_t count, int64_t rows, int64_t cols) {
+  const std::string what = fmt::format("muon, {} of [{}, {}]", count, rows, cols);
+  if (!bench.wants(what)) return;
+  auto w = random_floats(count * rows * cols), g = random_floats(count * rows * cols);
+  std::vector<float> m(w.size());
+  std::vector<TrainingBackend::MuonMatrix> matrices;
+  for (int64_t i = 0; i < count; ++i) {
+    const int64_t at = i * rows * cols;
+    matrices.push_back({w.data() + at, g.data() + at, m.data() + at, rows, cols});
+  }
+  // Five steps: x xᵀ, its square, and their sum times x, over the shorter side.
+  const double narrow = static_cast<double>(std::min(rows, cols)), wide = static_cast<double>(std::max(rows, cols));
+  bench.flops(what, static_cast<double>(5 * count) * (4 * narrow * narrow * wide + 2 * narrow * narrow * narrow),
+              [&] { bench.backend().muon(matrices, {}); });
+}
+
 }  // namespace
 }  // namespace qnext
 
@@ -185,7 +181,8 @@ int main(int argc, char** argv) {
   using namespace qnext;
   const Isa isa = argc > 2 ? isa_from_name(argv[2]).value_or(detect_isa()) : detect_isa();
   Bench bench(argc > 1 ? std::atoi(argv[1]) : 1, isa, argc > 3 ? argv[3] : "");
-  products(bench);
+  for (const int64_t width : {256, 1024}) linear(bench, width, width, width);
+  linear(bench, 4096, 256, 256);
   linear(bench, 4096, 1024, 1024);
   linear(bench, 4096, 32, 256);
   experts(bench, 512, 256, 64, 64, 4);
@@ -195,4 +192,6 @@ int main(int argc, char** argv) {
   cross_entropy(bench, 1024, 256, 8192);
   cross_entropy(bench, 256, 256, 151936);
   optimiser(bench);
+  muon(bench, 512, 32, 256);
+  muon(bench, 8, 256, 256);
 }
