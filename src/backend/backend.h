@@ -142,6 +142,7 @@ class Backend {
   struct Linear {
     const Matrix* weight;
     Rows y;
+    bool exact = false;  ///< something discrete is decided by y: a backend that rounds operands leaves these as they are
   };
   virtual void linear(Rows x, std::span<const Linear> products) = 0;
   void linear(Rows x, const Matrix& weight, Rows y) {

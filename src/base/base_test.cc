@@ -2,9 +2,11 @@
 #include <sys/stat.h>
 
 #include <csignal>
+#include <cstdlib>
 #include <fstream>
 #include <thread>
 
+#include "base/cpu.h"
 #include "base/error.h"
 #include "base/mapped_file.h"
 #include "base/testing/temporary_directory.h"
@@ -21,6 +23,23 @@ TEST(Error, QuotedEscapesControlAndInvalidBytesAndCuts) {
   EXPECT_EQ(quoted("a\nb"), "\"a\\x0ab\"");
   EXPECT_EQ(quoted("\xC3\xA9\xFF"), "\"\xC3\xA9\\xff\"");
   EXPECT_EQ(quoted("abcdef", 3), "\"abc\"...");
+}
+
+TEST(Cpu, ForcedSetsHoldInstructionsForBf16Back) {
+  const char* before = std::getenv("QNEXT_ISA");
+  const std::string kept = before == nullptr ? "" : before;
+  unsetenv("QNEXT_ISA");
+  EXPECT_EQ(chosen_bf16(), detect_bf16());
+  for (const Isa isa : {Isa::kScalar, Isa::kAvx2, Isa::kAvx512, Isa::kAmx}) {
+    setenv("QNEXT_ISA", std::string(isa_name(isa)).c_str(), 1);
+    if (isa > detect_isa()) {
+      EXPECT_THROW(chosen_bf16(), Error);
+      continue;
+    }
+    EXPECT_LE(chosen_bf16(), isa < Isa::kAvx512 ? Bf16::kNone : isa < Isa::kAmx ? Bf16::kAvx512 : Bf16::kAmx);
+  }
+  if (before == nullptr) unsetenv("QNEXT_ISA");
+  else setenv("QNEXT_ISA", kept.c_str(), 1);
 }
 
 TEST(MappedFile, RefusesWhatIsNotAFile) {

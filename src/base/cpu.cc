@@ -64,16 +64,39 @@ bool has_avx512_vnni() {
   return detect_isa() >= Isa::kAvx512 && __get_cpuid_count(7, 0, &a, &b, &c, &d) != 0 && (c & 1u << 11) != 0;
 }
 
-Isa chosen_isa() {
-  const Isa best = detect_isa();
+Bf16 detect_bf16() {
+  const Isa isa = detect_isa();
+  uint32_t a, b, c, d;
+  if (isa < Isa::kAvx512 || __get_cpuid_count(7, 0, &a, &b, &c, &d) == 0) return Bf16::kNone;
+  constexpr uint32_t kAmxBf16 = 1u << 22, kAvx512Bf16 = 1u << 5;
+  if (isa == Isa::kAmx && (d & kAmxBf16) != 0) return Bf16::kAmx;
+  if (a == 0 || __get_cpuid_count(7, 1, &a, &b, &c, &d) == 0) return Bf16::kNone;  // a: the last subleaf
+  return (a & kAvx512Bf16) != 0 ? Bf16::kAvx512 : Bf16::kNone;
+}
+
+namespace {
+/// What QNEXT_ISA forces, if anything.
+std::optional<Isa> forced_isa(Isa best) {
   const char* forced = std::getenv("QNEXT_ISA");
-  if (forced == nullptr || *forced == '\0') return std::min(best, Isa::kAvx512);
+  if (forced == nullptr || *forced == '\0') return std::nullopt;
   const std::optional<Isa> isa = isa_from_name(forced);
   if (!isa) throw Error(fmt::format("QNEXT_ISA: expected scalar, avx2, avx512 or amx, found {}", quoted(forced)));
   if (*isa > best) {
     throw Error(fmt::format("QNEXT_ISA: expected at most {} on this machine, found {}", isa_name(best), forced));
   }
-  return *isa;
+  return isa;
+}
+}  // namespace
+
+Isa chosen_isa() {
+  const Isa best = detect_isa();
+  return forced_isa(best).value_or(std::min(best, Isa::kAvx512));
+}
+
+Bf16 chosen_bf16() {
+  const Bf16 best = detect_bf16();
+  const Isa most = forced_isa(detect_isa()).value_or(Isa::kAmx);
+  return most < Isa::kAvx512 ? Bf16::kNone : most < Isa::kAmx ? std::min(best, Bf16::kAvx512) : best;
 }
 
 const std::vector<int>& allowed_cpus() {

@@ -277,6 +277,21 @@ TEST_F(TrainerTest, StoppedAfterEveryStep) {
   EXPECT_EQ(run(text(8, curriculum)), whole);
 }
 
+/// With products in bf16 too; the number of threads changes nothing either.
+TEST_F(TrainerTest, StoppedAfterEveryStepInBf16) {
+  std::vector<float> first;
+  for (const int threads : {1, 2}) {
+    backend_ = make_cpu_training_backend(threads, chosen_isa(), chosen_bf16_products());
+    fs::remove_all(directory_ / "run");
+    const std::vector<float> whole = run(text(4));
+    if (first.empty()) first = whole;
+    EXPECT_EQ(whole, first);
+  }
+  fs::remove_all(directory_ / "run");
+  for (int i = 0; i < 4; ++i) run_training(*open(text(4)), {}, [] { return true; });
+  EXPECT_EQ(run(text(4)), first);
+}
+
 TEST_F(TrainerTest, ReportsAddUp) {
   const auto trainer = open(text(3, "carry_state = false"));
   const StepReport report = trainer->step();

@@ -1,5 +1,5 @@
 // Part of training_kernels.inl: products of matrices, in register tiles over packed panels (gemm_kernels.h says
-// what).
+// what); those by instructions for bf16 are in gemm_bf16.inl.
 //
 // A panel of b is [inner][kCols]: one row of vectors per inner index, whatever the layout of b was. a is read element
 // by element, with two strides; a panel of a, [inner][kRows], is one such layout. kInner is chosen so that a panel of
@@ -140,28 +140,42 @@ inline void long_block(const Left& a, const float* b, int64_t b_panel, int64_t m
   }
 }
 
-inline constexpr int64_t kBlockRows = 168;  // of a, in the second-level cache; a multiple of every kRows
-inline constexpr int64_t kBlockCols = 512;  // of b
-inline constexpr int64_t kScratch = kBlockRows * kInner + kSlack + kBlockCols * kInner + kSlack + kTempFloats;
+}  // namespace gemm
 
-void multiply(const GemmJob& job, int64_t row_begin, int64_t row_end, int64_t col_begin, int64_t col_end,
-              float* scratch) {
-  float* const a = scratch;
-  float* const b = a + kBlockRows * kInner + kSlack;
-  float* const temp = b + kBlockCols * kInner + kSlack;
-  for (int64_t j = col_begin; j < col_end; j += kBlockCols) {
-    const int64_t cols = col_end - j < kBlockCols ? col_end - j : kBlockCols;
+#include "backend/cpu/gemm_bf16.inl"
+
+namespace gemm {
+
+template <typename Element>
+constexpr int64_t floats_of(int64_t elements) {
+  constexpr int64_t kLine = 64;  // bytes
+  return (elements * static_cast<int64_t>(sizeof(Element)) + kLine - 1) / kLine * (kLine / static_cast<int64_t>(sizeof(float)));
+}
+
+template <typename Panels>
+inline constexpr int64_t kScratchA = floats_of<typename Panels::Element>(Panels::row_elements(Panels::kBlockRows, Panels::kInnerBlock));
+template <typename Panels>
+inline constexpr int64_t kScratchB = floats_of<typename Panels::Element>(Panels::col_elements(Panels::kBlockCols, Panels::kInnerBlock));
+
+template <typename Panels>
+void multiply(const GemmJob& job, int64_t row_begin, int64_t row_end, int64_t col_begin, int64_t col_end, float* scratch) {
+  using Element = typename Panels::Element;
+  auto* const a = reinterpret_cast<Element*>(scratch);
+  auto* const b = reinterpret_cast<Element*>(scratch + kScratchA<Panels>);
+  float* const temp = scratch + kScratchA<Panels> + kScratchB<Panels>;
+  for (int64_t j = col_begin; j < col_end; j += Panels::kBlockCols) {
+    const int64_t cols = col_end - j < Panels::kBlockCols ? col_end - j : Panels::kBlockCols;
     bool zero = !job.accumulate;
     for (const GemmTerm& term : job.terms) {
-      for (int64_t l = 0; l < term.inner; l += kInner) {
-        const int64_t inner = term.inner - l < kInner ? term.inner - l : kInner;
-        pack<kCols>(term.b, j, cols, l, inner, b, temp);
-        for (int64_t i = row_begin; i < row_end; i += kBlockRows) {
-          const int64_t rows = row_end - i < kBlockRows ? row_end - i : kBlockRows;
-          pack<kRows>(term.a, i, rows, l, inner, a, temp);
+      for (int64_t l = 0; l < term.inner; l += Panels::kInnerBlock) {
+        const int64_t inner = term.inner - l < Panels::kInnerBlock ? term.inner - l : Panels::kInnerBlock;
+        Panels::pack_cols(term.b, j, cols, l, inner, b, temp);
+        for (int64_t i = row_begin; i < row_end; i += Panels::kBlockRows) {
+          const int64_t rows = row_end - i < Panels::kBlockRows ? row_end - i : Panels::kBlockRows;
+          Panels::pack_rows(term.a, i, rows, l, inner, a, temp);
           float* c = job.c + j + (job.c_index == nullptr ? i * job.ldc : 0);
-          block(panels(a, inner), b, kCols * inner, rows, cols, inner,
-                {c, job.ldc, kCols, job.c_index == nullptr ? nullptr : job.c_index + i}, zero);
+          Panels::block(a, inner, b, inner, rows, cols, inner,
+                        {c, job.ldc, kCols, job.c_index == nullptr ? nullptr : job.c_index + i}, zero);
         }
         zero = false;
       }
@@ -177,15 +191,36 @@ void multiply(const GemmJob& job, int64_t row_begin, int64_t row_end, int64_t co
 }  // namespace gemm
 
 #include "backend/cpu/gemm_experts.inl"
+#include "backend/cpu/gemm_experts_packed.inl"
 #include "backend/cpu/gemm_pointwise.inl"
 
-inline constexpr GemmKernels kGemm{.tile_rows = gemm::kRows,
-                                   .tile_cols = gemm::kCols,
-                                   .scratch_floats = gemm::kScratch,
-                                   .multiply = gemm::multiply,
-                                   .expert_scratch = gemm::expert_scratch,
-                                   .expert = gemm::expert,
-                                   .expert_backward = gemm::expert_backward,
+namespace gemm {
+
+template <typename Panels>
+inline constexpr ProductKernels kProducts{.tile_rows = Panels::kTaskRows,
+                                          .tile_cols = Panels::kTaskCols,
+                                          .scratch_floats = kScratchA<Panels> + kScratchB<Panels> + Panels::kTemp,
+                                          .multiply = multiply<Panels>,
+                                          .expert_entries = kPackedEntries,
+                                          .expert_scratch = packed_expert_scratch<Panels>,
+                                          .expert = packed_expert<Panels>,
+                                          .expert_backward = packed_expert_backward<Panels>};
+
+constexpr ProductKernels f32_products() {
+  ProductKernels k = kProducts<FloatPanels<false>>;
+  k.expert_entries = kExpertEntries;
+  k.expert_scratch = expert_scratch;
+  k.expert = expert;
+  k.expert_backward = expert_backward;
+  return k;
+}
+
+}  // namespace gemm
+
+inline constexpr GemmKernels kGemm{.f32 = gemm::f32_products(),
+                                   .bf16 = gemm::kProducts<gemm::FloatPanels<true>>,
+                                   .bf16_emulated_avx512 = gemm::kProducts<gemm::TilePanels<gemm::PairUnit<gemm::EmulatedLanes>>>,
+                                   .bf16_emulated_amx = gemm::kProducts<gemm::TilePanels<gemm::TileUnit<gemm::EmulatedTiles>>>,
                                    .expand_row = gemm::expand_row,
                                    .add = gemm::add,
                                    .scale_add = gemm::scale_add,

@@ -6,6 +6,8 @@
 
 namespace gemm {
 
+inline constexpr int64_t kExpertEntries = 128;
+
 /// silu(x) and its derivative.
 struct SiluGradient {
   Vec value, slope;
@@ -20,25 +22,33 @@ struct SiluGradient {
 /// numbers.
 inline int64_t whole_lanes(int64_t entries) { return (entries + Vec::kLanes - 1) / Vec::kLanes * Vec::kLanes; }
 
-/// rows[entry i] [f] = panel p [f][i]: back from panels to rows, `to(i)` being the row of entry i.
+/// to(i)[f] = from[f * ld + i] for `features` lines of n.
 template <typename To>
-inline void rows_of_panels(const float* panels_of, int64_t features, int64_t entries, To&& to) {
-  for (int64_t i = 0; i < entries; i += kSquare) {
-    const float* from = panels_of + i / kCols * features * kCols + i % kCols;
+inline void turn_lines(const float* from, int64_t ld, int64_t features, int64_t n, To&& to) {
+  for (int64_t i = 0; i < n; i += kSquare) {
     float* rows[kSquare];
-    for (int r = 0; r < kSquare; ++r) rows[r] = i + r < entries ? to(i + r) : nullptr;
+    for (int r = 0; r < kSquare; ++r) rows[r] = i + r < n ? to(i + r) : nullptr;
     int64_t f = 0;
-    if (i + kSquare <= entries) {
+    if (i + kSquare <= n) {
       for (; f + kSquare <= features; f += kSquare) {
         const float* in[kSquare];
         QNEXT_UNROLL
-        for (int k = 0; k < kSquare; ++k) in[k] = from + (f + k) * kCols;
+        for (int k = 0; k < kSquare; ++k) in[k] = from + (f + k) * ld + i;
         transpose_square(in, 0, rows, f);
       }
     }
-    for (int r = 0; r < kSquare && i + r < entries; ++r) {
-      for (int64_t k = f; k < features; ++k) rows[r][k] = from[k * kCols + r];
+    for (int r = 0; r < kSquare && i + r < n; ++r) {
+      for (int64_t k = f; k < features; ++k) rows[r][k] = from[k * ld + i + r];
     }
+  }
+}
+
+/// Back from panels of entries, [features][kCols] each, to rows, `to(i)` being the row of entry i.
+template <typename To>
+inline void rows_of_panels(const float* panels_of, int64_t features, int64_t entries, To&& to) {
+  for (int64_t i = 0; i < entries; i += kCols) {
+    turn_lines(panels_of + i * features, kCols, features, entries - i < kCols ? entries - i : kCols,
+               [&](int64_t n) { return to(i + n); });
   }
 }
 

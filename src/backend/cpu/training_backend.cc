@@ -17,11 +17,46 @@ const TrainingKernels& training_kernels_for(Isa isa) {
   QNEXT_CHECK(false, "unknown isa {}", static_cast<int>(isa));
 }
 
-CpuTrainingBackend::CpuTrainingBackend(std::shared_ptr<ThreadPool> pool, Isa isa)
+static const ProductKernels& product_kernels_for(Isa isa, Products products) {
+  const GemmKernels& k = training_kernels_for(isa).gemm;
+  switch (products) {
+    case Products::kF32: return k.f32;
+    case Products::kBf16: return k.bf16;
+    case Products::kBf16Avx512: return product_kernels_bf16_avx512();
+    case Products::kBf16Amx: return product_kernels_bf16_amx();
+    case Products::kBf16EmulatedAvx512: return k.bf16_emulated_avx512;
+    case Products::kBf16EmulatedAmx: return k.bf16_emulated_amx;
+  }
+  QNEXT_CHECK(false, "unknown products {}", static_cast<int>(products));
+}
+
+Products chosen_bf16_products() {
+  switch (chosen_bf16()) {
+    case Bf16::kNone: return Products::kBf16;
+    case Bf16::kAvx512: return Products::kBf16Avx512;
+    case Bf16::kAmx: return Products::kBf16Amx;
+  }
+  return Products::kBf16;
+}
+
+std::string_view products_name(Products products) {
+  switch (products) {
+    case Products::kF32: return "f32";
+    case Products::kBf16: return "bf16 (f32 arithmetic)";
+    case Products::kBf16Avx512: return "bf16 (avx512)";
+    case Products::kBf16Amx: return "bf16 (amx)";
+    case Products::kBf16EmulatedAvx512: return "bf16 (emulated avx512)";
+    case Products::kBf16EmulatedAmx: return "bf16 (emulated amx)";
+  }
+  QNEXT_CHECK(false, "unknown products {}", static_cast<int>(products));
+}
+
+CpuTrainingBackend::CpuTrainingBackend(std::shared_ptr<ThreadPool> pool, Isa isa, Products products)
     : TrainingBackend(make_cpu_backend(pool, isa, ActivationPrecision::kF32)),
       owner_(std::move(pool)),
       pool_(*owner_),
       k_(training_kernels_for(isa)),
+      products_(product_kernels_for(isa, products)),
       scratch_(static_cast<size_t>(pool_.size())) {}
 
 void CpuTrainingBackend::clear(Rows x) {
@@ -30,8 +65,8 @@ void CpuTrainingBackend::clear(Rows x) {
   });
 }
 
-std::unique_ptr<TrainingBackend> make_cpu_training_backend(int threads, Isa isa) {
-  return std::make_unique<CpuTrainingBackend>(std::make_shared<ThreadPool>(threads), isa);
+std::unique_ptr<TrainingBackend> make_cpu_training_backend(int threads, Isa isa, Products products) {
+  return std::make_unique<CpuTrainingBackend>(std::make_shared<ThreadPool>(threads), isa, products);
 }
 
 }  // namespace qnext

@@ -1,6 +1,7 @@
 #pragma once
 #include <functional>
 #include <memory>
+#include <string_view>
 #include <vector>
 
 #include "backend/cpu/scratch.h"
@@ -11,15 +12,27 @@
 
 namespace qnext {
 
+/// How operands of products meet: as they are, or rounded to bf16; then with the arithmetic of `isa`, or by
+/// instructions for bf16, which the machine must have, or which are emulated (slow, for tests). gemm_kernels.h says
+/// what is summed in which order.
+enum class Products : uint8_t { kF32, kBf16, kBf16Avx512, kBf16Amx, kBf16EmulatedAvx512, kBf16EmulatedAmx };
+
+/// Rounding to bf16 by the best that chosen_bf16() says.
+Products chosen_bf16_products();
+/// "f32", "bf16 (f32 arithmetic)", "bf16 (avx512)", "bf16 (amx)".
+std::string_view products_name(Products products);
+
 /// The CPU's training backend, as make_cpu_backend. Weights may be of any type; parameters with gradients are f32.
-std::unique_ptr<TrainingBackend> make_cpu_training_backend(int threads, Isa isa);
+/// `products` is about linear, mlp, experts, their gradients and cross_entropy; Linear::exact, the thin products x aᵀ
+/// and d_y b of low-rank additions, everything else and the optimiser stay with f32.
+std::unique_ptr<TrainingBackend> make_cpu_training_backend(int threads, Isa isa, Products products = Products::kF32);
 
 /// Backend operations by a CpuBackend on the same pool, but for the products, which are made for many rows here
 /// (training_products.cc); backward operations by room: training_products.cc, training_loss.cc, training_delta_net.cc,
 /// training_attention.cc, training_router.cc, training_optimizer.cc.
 class CpuTrainingBackend final : public TrainingBackend {
  public:
-  CpuTrainingBackend(std::shared_ptr<ThreadPool> pool, Isa isa);
+  CpuTrainingBackend(std::shared_ptr<ThreadPool> pool, Isa isa, Products products);
   using TrainingBackend::linear;
   void clear(Rows x) override;
 
@@ -76,7 +89,8 @@ class CpuTrainingBackend final : public TrainingBackend {
 
  private:
   /// training_products.cc: the jobs' products, cut into tasks for all threads.
-  void gemm(std::span<const GemmJob> jobs);
+  void gemm(std::span<const GemmJob> jobs, const ProductKernels& kernels);
+  void gemm(std::span<const GemmJob> jobs) { gemm(jobs, products_); }
   /// scale * x aᵀ of the matrices' low-rank additions, once for all that share an a.
   struct LowRankInput {
     const LowRank* of;
@@ -92,6 +106,7 @@ class CpuTrainingBackend final : public TrainingBackend {
   std::shared_ptr<ThreadPool> owner_;
   ThreadPool& pool_;
   const TrainingKernels& k_;
+  const ProductKernels& products_;
   std::vector<Scratch> scratch_;  ///< one per thread
   Scratch shared_scratch_, low_rank_scratch_, low_rank_gradient_scratch_;
 };

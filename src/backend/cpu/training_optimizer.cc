@@ -83,7 +83,7 @@ void CpuTrainingBackend::muon(std::span<const MuonMatrix> matrices, const Muon& 
         jobs[i] = of(group[i], terms[i]);
         jobs[i].terms = {&terms[i], 1};
       }
-      gemm(jobs);
+      gemm(jobs, k_.gemm.f32);
     };
     // X' = (a + b G + c G²) X with G = X Xᵀ, or the same from the other side where there are more rows than columns.
     constexpr float kA = 3.4445f, kB = -4.7750f, kC = 2.0315f;

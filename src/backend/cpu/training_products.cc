@@ -43,8 +43,7 @@ void check_mlp(Rows x, const MlpWeights& w, Rows y) {
 
 }  // namespace
 
-void CpuTrainingBackend::gemm(std::span<const GemmJob> jobs) {
-  const GemmKernels& k = k_.gemm;
+void CpuTrainingBackend::gemm(std::span<const GemmJob> jobs, const ProductKernels& k) {
   // Large tasks pack little, but all threads should end together: halved until there are some for each.
   const auto up_to = [](int64_t n, int64_t tile) { return (n + tile - 1) / tile * tile; };
   int64_t rows = up_to(1000, k.tile_rows), cols = 512;
@@ -140,7 +139,7 @@ std::vector<CpuTrainingBackend::LowRankInput> CpuTrainingBackend::low_rank_input
     terms.push_back({rows_of(x), rows_of(input.of->a), x.cols});
     jobs.push_back(onto({&terms.back(), 1}, input.rows, false));
   }
-  gemm(jobs);
+  gemm(jobs, k_.gemm.f32);
   for (const LowRankInput& input : inputs) {
     k_.gemm.scale(input.rows.data, input.of->scale, x.rows * input.rows.cols);
   }
@@ -173,7 +172,7 @@ std::vector<CpuTrainingBackend::LowRankInput> CpuTrainingBackend::low_rank_gradi
     }
     jobs.push_back(onto({terms.data() + first, terms.size() - first}, gradient.rows, false));
   }
-  gemm(jobs);
+  gemm(jobs, k_.gemm.f32);
   for (const LowRankInput& gradient : gradients) {
     k_.gemm.scale(gradient.rows.data, gradient.of->scale, gradient.rows.rows * gradient.rows.cols);
   }
@@ -185,7 +184,7 @@ void CpuTrainingBackend::linear(Rows x, std::span<const Linear> products) {
   for (const Linear& p : products) weights.push_back(p.weight);
   const std::vector<LowRankInput> low_rank = low_rank_inputs(x, weights);
   std::vector<GemmTerm> terms;
-  std::vector<GemmJob> jobs;
+  std::vector<GemmJob> jobs, exact;
   terms.reserve(2 * products.size());
   for (const Linear& p : products) {
     QNEXT_CHECK(p.weight->cols == x.cols && p.weight->rows == p.y.cols && p.y.rows >= x.rows,
@@ -196,9 +195,10 @@ void CpuTrainingBackend::linear(Rows x, std::span<const Linear> products) {
     if (const LowRank* l = p.weight->low_rank) {
       terms.push_back({rows_of(find_low_rank(low_rank, l)->rows), rows_of(l->b), l->rank()});
     }
-    jobs.push_back(onto({terms.data() + first, terms.size() - first}, p.y.first(x.rows), false));
+    (p.exact ? exact : jobs).push_back(onto({terms.data() + first, terms.size() - first}, p.y.first(x.rows), false));
   }
   gemm(jobs);
+  if (!exact.empty()) gemm(exact, k_.gemm.f32);
 }
 
 void CpuTrainingBackend::linear_backward(Rows x, std::span<const LinearGradient> products, Rows d_x) {
@@ -404,8 +404,8 @@ class ExpertGradients {
       const GemmTerm of_a{inner_rows_of(l.b), {.data = part.to, .stride = cols, .inner_lines = true}, rows};
       const GemmTerm of_b{{.data = part.to, .stride = cols}, rows_of(l.a), cols};
       QNEXT_CHECK(d->b.physical_row(rows - 1) == d->b.row_offset + rows - 1, "an expert's matrix of selected rows");
-      k.multiply(onto({&of_a, 1}, floats_of(d->a), rank, cols), 0, rank, 0, cols, scratch);
-      k.multiply(onto({&of_b, 1}, floats_of(d->b) + d->b.row_offset * rank, rows, rank), 0, rows, 0, rank, scratch);
+      k.f32.multiply(onto({&of_a, 1}, floats_of(d->a), rank, cols), 0, rank, 0, cols, scratch);
+      k.f32.multiply(onto({&of_b, 1}, floats_of(d->b) + d->b.row_offset * rank, rows, rank), 0, rows, 0, rank, scratch);
     }
   }
 
@@ -441,9 +441,9 @@ void CpuTrainingBackend::expert_entries(Rows x, std::span<const MlpWeights> expe
   for (size_t e = 0; e < experts.size(); ++e) {
     if (groups.count(e) == 0) continue;
     check_mlp(x, experts[e], {nullptr, x.rows, out.cols, 0});
-    const int64_t parts = (groups.count(e) + kExpertEntries - 1) / kExpertEntries;
+    const int64_t most = products_.expert_entries, parts = (groups.count(e) + most - 1) / most;
     for (int64_t p = 0; p < parts; ++p) {
-      const auto at = [&](int64_t i) { return groups.first[e] + std::min(i * kExpertEntries, groups.count(e)); };
+      const auto at = [&](int64_t i) { return groups.first[e] + std::min(i * most, groups.count(e)); };
       tasks.push_back({e, at(p), at(p + 1)});
     }
   }
@@ -452,9 +452,9 @@ void CpuTrainingBackend::expert_entries(Rows x, std::span<const MlpWeights> expe
   pool_.parallel_for(static_cast<int64_t>(tasks.size()), [&](int64_t i, int thread) {
     const Task& task = tasks[static_cast<size_t>(i)];
     const MlpWeights& w = experts[task.expert];
-    const int64_t floats = k_.gemm.expert_scratch(w.gate.rows, w.gate.cols);
+    const int64_t floats = products_.expert_scratch(w.gate.rows, w.gate.cols);
     float* const memory = scratch(thread, floats + expanded_floats(w));
-    k_.gemm.expert(in_f32(k_.gemm, w, memory + floats), groups.part(task.begin, task.end), x, out, memory);
+    products_.expert(in_f32(k_.gemm, w, memory + floats), groups.part(task.begin, task.end), x, out, memory);
   });
 }
 
@@ -495,15 +495,15 @@ void CpuTrainingBackend::expert_entries_backward(Rows x, std::span<const MlpWeig
     const MlpWeights& w = experts[e];
     const MlpGradient none;
     ExpertGradients gradients(w, d_experts.empty() ? none : d_experts[e]);
-    int64_t floats = k_.gemm.expert_scratch(w.gate.rows, w.gate.cols);
-    if (gradients.floats() > 0) floats = (std::max(floats, k_.gemm.scratch_floats) + 15) / 16 * 16;
+    int64_t floats = products_.expert_scratch(w.gate.rows, w.gate.cols);
+    if (gradients.floats() > 0) floats = (std::max(floats, k_.gemm.f32.scratch_floats) + 15) / 16 * 16;
     const int64_t expanded = expanded_floats(w);
     float* const memory = scratch(thread, floats + expanded + gradients.floats());
     const ExpertWeights f32 = in_f32(k_.gemm, w, memory + floats);
     const ExpertGradient d_expert = gradients.in(memory + floats + expanded);
-    for (int64_t begin = groups.first[e]; begin < groups.first[e + 1]; begin += kExpertEntries) {
-      k_.gemm.expert_backward(f32, groups.part(begin, std::min(begin + kExpertEntries, groups.first[e + 1])), x,
-                              weights, d_y, d_x, d_weights, d_expert, memory);
+    for (int64_t begin = groups.first[e]; begin < groups.first[e + 1]; begin += products_.expert_entries) {
+      const int64_t end = std::min(begin + products_.expert_entries, groups.first[e + 1]);
+      products_.expert_backward(f32, groups.part(begin, end), x, weights, d_y, d_x, d_weights, d_expert, memory);
     }
     gradients.finish(k_.gemm, memory);
   });

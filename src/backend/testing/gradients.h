@@ -2,6 +2,7 @@
 // What the tests of gradients share: forward-mode derivatives in double, and how far gradients are from them.
 #include <cmath>
 
+#include "backend/cpu/training_backend.h"
 #include "backend/testing/cases.h"
 
 namespace qnext::testing {
@@ -42,6 +43,30 @@ double relative_rms(const std::vector<Got>& got, const std::vector<double>& expe
   const auto n = static_cast<double>(std::max<size_t>(1, expected.size()));
   const double rms = std::max(std::sqrt(squares / n), floor);
   return rms == 0.0 ? std::sqrt(difference / n) : std::sqrt(difference / n) / rms;
+}
+
+/// An instruction set and how products round.
+struct Arithmetic {
+  Isa isa;
+  Products products;
+};
+/// Bf16 by the real instructions only where the machine has them, which are the same whatever the set.
+inline std::vector<Arithmetic> arithmetics(bool f32 = true) {
+  std::vector<Arithmetic> list;
+  for (const Isa isa : isas()) {
+    if (isa == Isa::kAmx) continue;  // the set of training is that of AVX-512
+    if (f32) list.push_back({isa, Products::kF32});
+    for (const Products products : {Products::kBf16, Products::kBf16EmulatedAvx512, Products::kBf16EmulatedAmx}) list.push_back({isa, products});
+  }
+  if (detect_bf16() >= Bf16::kAvx512) list.push_back({Isa::kAvx512, Products::kBf16Avx512});
+  if (detect_bf16() >= Bf16::kAmx) list.push_back({Isa::kAvx512, Products::kBf16Amx});
+  return list;
+}
+inline std::string arithmetic_name(const ::testing::TestParamInfo<Arithmetic>& info) {
+  std::string name = std::string(isa_name(info.param.isa)) + "_" + std::string(products_name(info.param.products));
+  std::erase_if(name, [](char c) { return c == '(' || c == ')'; });
+  std::ranges::replace(name, ' ', '_');
+  return name;
 }
 
 /// What relative_rms of a gradient may be. The scalar set computes in double between loads and stores.

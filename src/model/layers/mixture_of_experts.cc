@@ -41,7 +41,7 @@ void forward(const ModelConfig& config, const MoeWeights& weights, Rows x, MlpAc
   const int64_t k = config.num_experts_per_tok;
   const Rows logits = act.router_logits.first(x.rows), gate = act.shared_gate.first(x.rows);
   const Rows shared = act.shared_out.first(x.rows);
-  const Backend::Linear projections[] = {{&weights.router, logits}, {&weights.shared_gate, gate}};
+  const Backend::Linear projections[] = {{&weights.router, logits, true}, {&weights.shared_gate, gate}};
   backend.linear(x, projections);
   backend.route(logits, k, config.norm_topk_prob, act.experts.data(), act.weights.data());
   if (y) {
