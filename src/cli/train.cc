@@ -88,13 +88,19 @@ class Samples final : public TrainingObserver {
 int train(const TrainCommand& command, Communicator& communicator) {
   const bool speaks = communicator.rank() == 0;
   const auto start = std::chrono::steady_clock::now();
-  const TrainConfig config = load_train_config(command.config);
+  TrainConfig config = load_train_config(command.config);
   const int threads = config.run.threads > 0 ? static_cast<int>(config.run.threads) : static_cast<int>(allowed_cpus().size());
   const Isa isa = chosen_isa();
+  const Bf16 unit = config.run.products == ProductsChoice::kF32 ? Bf16::kNone : chosen_bf16();
+  const bool bf16 = config.run.products == ProductsChoice::kBf16 || unit != Bf16::kNone;
+  const Products products = bf16 ? chosen_bf16_products() : Products::kF32;
+  config.values["run.products"] = products_name(products);
   RunReport run{.config_text = config.text, .steps = config.optimizer.steps, .batch_tokens = config.data.batch_tokens, .threads = threads};
   // All ranks at once, as they will compute.
-  run.peak_flops = command.quiet ? 0.0 : measure_roof(threads, isa).f32_flops_per_second * communicator.size();
-  const auto backend = make_cpu_training_backend(threads, isa);
+  const auto peak = [&] { return unit == Bf16::kNone ? measure_roof(threads, isa).f32_flops_per_second : measure_bf16_flops(threads, unit); };
+  run.peak_flops = command.quiet ? 0.0 : peak() * communicator.size();
+  run.products = products_name(products);
+  const auto backend = make_cpu_training_backend(threads, isa, products);
   Trainer trainer(config, *backend, communicator, [&](const std::string& line) {
     if (speaks) fmt::print(stderr, "note: {}\n", line);
   });

@@ -65,6 +65,10 @@ constexpr Key kKeys[] = {
      "directory of the run: checkpoints, metrics. A run that is already there goes on", true},
     {"run", "seed", Type::kInteger, "1", 0, 9e15, nullptr, "of the initial weights"},
     {"run", "threads", Type::kInteger, "0", 0, 4096, nullptr, "0: one per CPU that the process may use; changes no result"},
+    {"run", "products", Type::kText, "\"auto\"", 0, 0, "auto|f32|bf16",
+     "bf16: operands of matrix products are rounded to bf16 and summed in f32 (weights, gradients and optimiser stay f32; so do attention, "
+     "DeltaNet's rule, norms, the router's choice and the loss). auto: bf16 where the CPU has instructions for it (AMX-BF16 or AVX512-BF16), "
+     "else f32; bf16 on other CPUs gives about the same numbers, without the speed"},
 
     {"model", "from", Type::kText, nullptr, 0, 0, nullptr,
      "Hugging Face directory to start from (with [lora] also a .gguf file); it says the shape, and no key of the shape may be given"},
@@ -462,6 +466,8 @@ TrainConfig parse_train_config(std::string_view text, const std::string& file, c
   c.text = text;
   c.values = reader.values();
   c.run = {path_of("run.output"), reader.integer("run.seed"), reader.integer("run.threads")};
+  const std::string products = reader.text("run.products");
+  c.run.products = products == "f32" ? ProductsChoice::kF32 : products == "bf16" ? ProductsChoice::kBf16 : ProductsChoice::kAuto;
 
   c.model.from = path_of("model.from");
   c.model.tokenizer = reader.given("model.tokenizer") ? path_of("model.tokenizer") : c.model.from;

@@ -15,6 +15,7 @@ enum class BalanceForm : uint8_t { kNone, kGlobal, kHuggingFace };
 enum class OptimizerKind : uint8_t { kAdamW, kMuon };
 enum class ScheduleKind : uint8_t { kConstant, kCosine, kWsd };
 enum class DtBias : uint8_t { kLogUniform, kOnes };
+enum class ProductsChoice : uint8_t { kAuto, kF32, kBf16 };
 
 /// A run.toml. Every key with its range, default and meaning is a row of the table in config.cc, which
 /// `qnext train --explain` prints.
@@ -22,6 +23,7 @@ struct TrainConfig {
   struct Run {
     std::filesystem::path output;
     int64_t seed = 1, threads = 0;
+    ProductsChoice products = ProductsChoice::kAuto;
   } run;
   struct Model {
     std::filesystem::path from, tokenizer;
@@ -76,7 +78,8 @@ struct TrainConfig {
   ModelConfig shape;
   std::string config_json;  ///< the config.json of the model, as checkpoints hold it; empty with LoRA, whose hold none
   std::string text;         ///< of the file
-  /// Every key with its value as text, defaults too: what a resumed run is compared by.
+  /// Every key with its value as text, defaults too: what a resumed run is compared by. Who chooses the products puts here what
+  /// "auto" has become.
   std::map<std::string, std::string> values;
 
   /// The stage that a step belongs to which begins after this many tokens.

@@ -83,6 +83,7 @@ Json run_line(const RunReport& r, const Hardware& h) {
           {"steps", r.steps},
           {"batch_tokens", r.batch_tokens},
           {"peak_flops", r.peak_flops},
+          {"products", r.products},
           {"threads", r.threads},
           {"ranks", r.ranks},
           {"cpu", h.cpu},
@@ -100,6 +101,7 @@ RunRecord read_run(const JsonFields& f) {
   r.steps = integer(f, "steps");
   r.batch_tokens = integer(f, "batch_tokens");
   r.peak_flops = number(f, "peak_flops");
+  r.products = f.text("products").value_or("");
   constexpr int64_t kMaxInt = std::numeric_limits<int>::max();
   r.threads = static_cast<int>(f.integer("threads", 0, kMaxInt).value_or(0));
   r.ranks = static_cast<int>(f.integer("ranks", 0, kMaxInt).value_or(1));

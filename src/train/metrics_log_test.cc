@@ -72,6 +72,7 @@ TEST_F(MetricsLogTest, EveryFieldComesBack) {
   EXPECT_EQ(r.steps, 100);
   EXPECT_EQ(r.batch_tokens, run.report().batch_tokens);
   EXPECT_EQ(r.peak_flops, run.report().peak_flops);
+  EXPECT_EQ(r.products, "bf16 (amx)");
   EXPECT_EQ(r.threads, 2);
   EXPECT_GT(metrics.runs[0].hardware.memory_bytes, 1 << 20);
   EXPECT_GT(metrics.runs[0].hardware.cpus, 0);

@@ -120,6 +120,7 @@ void ProgressLines::begin(const RunReport& report) {
       with_prefix(static_cast<double>(report.parameters)), with_prefix(static_cast<double>(report.active_parameters)),
       with_commas(report.steps), with_commas(report.batch_tokens), report.threads, report.threads == 1 ? "" : "s");
   if (report.ranks > 1) text += fmt::format(", {} processes", report.ranks);
+  if (!report.products.empty()) text += fmt::format(", products in {}", report.products);
   if (report.peak_flops > 0) text += fmt::format(", {}FLOP/s at best", with_prefix(report.peak_flops));
   line(text);
   const TrainingMemory& m = report.memory;

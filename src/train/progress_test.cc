@@ -55,7 +55,7 @@ TEST(ProgressLine, FitsEveryWidthAndKeepsTheLoss) {
   EXPECT_EQ(progress_line(step, run.report(), 100, 40).substr(0, 17), "step 1,234/12,000");
 }
 
-TEST(ProgressLines, MemoryIsSaidAtTheBeginning) {
+TEST(ProgressLines, MemoryAndProductsAreSaidAtTheBeginning) {
   std::FILE* file = std::tmpfile();
   ASSERT_NE(file, nullptr);
   const SyntheticRun run({.steps = 3});
@@ -69,6 +69,7 @@ TEST(ProgressLines, MemoryIsSaidAtTheBeginning) {
   std::fclose(file);
   EXPECT_THAT(std::string(text), HasSubstr("memory: 7.00 kB of parameters, gradients and moments, 30.0 MB of layers' inputs, "
                                            "0 B kept inside the layers, 1.11 GB of working space"));
+  EXPECT_THAT(std::string(text), HasSubstr("2 threads, products in bf16 (amx), 84.0 GFLOP/s at best"));
 }
 
 TEST(ProgressLines, NoControlCharactersOutsideATerminal) {

@@ -220,6 +220,7 @@ Json run_facts(const RunRecord& run, size_t sittings) {
           {"steps", r.steps},
           {"batch_tokens", r.batch_tokens},
           {"peak_flops", rounded(r.peak_flops)},
+          {"products", r.products},
           {"threads", r.threads},
           {"ranks", r.ranks},
           {"cpu", run.hardware.cpu},

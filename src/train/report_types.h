@@ -74,6 +74,7 @@ struct RunReport {
   int64_t first_step = 0;   ///< last one done before this sitting; 0 for a new run
   int64_t batch_tokens = 0;
   double peak_flops = 0.0;  ///< measured multiply-adds of all threads, FLOP/s
+  std::string products;     ///< how operands of products meet, as products_name() has it; empty: not known
   int threads = 0;
   int ranks = 1;
   TrainingMemory memory;  ///< of rank 0

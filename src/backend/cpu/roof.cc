@@ -51,13 +51,12 @@ double run_pinned(int threads, const std::function<void(int)>& f) {
   return seconds_between(start, *std::max_element(ends.begin(), ends.end()));
 }
 
-double arithmetic(int threads, double (*loop)(int64_t), int64_t ops_of_step) {
-  constexpr int64_t kRounds = 1 << 20;
+double arithmetic(int threads, double (*loop)(int64_t), int64_t ops_of_step, int64_t rounds = 1 << 20) {
   std::atomic<double> sink{0};
   double best = 0;
   for (int attempt = 0; attempt < 20; ++attempt) {
-    const double seconds = run_pinned(threads, [&](int) { sink.store(loop(kRounds)); });
-    best = std::max(best, static_cast<double>(threads) * kRounds * kRoofChains * static_cast<double>(ops_of_step) / seconds);
+    const double seconds = run_pinned(threads, [&](int) { sink.store(loop(rounds)); });
+    best = std::max(best, static_cast<double>(threads) * static_cast<double>(rounds * kRoofChains * ops_of_step) / seconds);
   }
   return best;
 }
@@ -109,6 +108,12 @@ Roof measure_roof(int threads, Isa isa) {
     roof.int8_ops_per_second = std::max(roof.int8_ops_per_second, arithmetic(threads, roof_int8_avx2, 2 * 32));
   }
   return roof;
+}
+
+double measure_bf16_flops(int threads, Bf16 unit) {
+  if (unit == Bf16::kAvx512) return arithmetic(threads, roof_bf16_avx512, 2 * 32);
+  QNEXT_CHECK(unit == Bf16::kAmx, "no instructions for bf16");
+  return arithmetic(threads, roof_bf16_amx, 2 * 16 * 16 * 32, 1 << 16);  // a step takes some 16 cycles, not one
 }
 
 double delivered_cpu(int threads, double seconds) {

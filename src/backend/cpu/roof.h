@@ -24,6 +24,9 @@ struct Roof {
 /// machine has.
 Roof measure_roof(int threads, Isa isa);
 
+/// The best rate, FLOP/s, of products of bf16 summed to f32 by `unit`, which the machine must have and which is not kNone.
+double measure_bf16_flops(int threads, Bf16 unit);
+
 /// The share of time that `threads` pinned spinning threads really ran during `seconds`, 0 to 1: the smallest of the
 /// threads. Virtual CPUs are taken away for milliseconds without a trace in any counter; what is lost is seen as gaps
 /// between successive looks at the clock.

@@ -32,6 +32,7 @@ namespace qnext {
     std::memcpy(&first, &a##i, sizeof first); \
     sum += first;                            \
   }
+#define QNEXT_BF16_512(i) a##i = _mm512_dpbf16_ps(a##i, reinterpret_cast<__m512bh>(b), reinterpret_cast<__m512bh>(b));
 #define QNEXT_F32_512(i) a##i = _mm512_fmadd_ps(a##i, b, b);
 #define QNEXT_F32_256(i) a##i = _mm256_fmadd_ps(a##i, b, b);
 #define QNEXT_F32_128(i) a##i = _mm_add_ps(_mm_mul_ps(a##i, b), b);
@@ -43,5 +44,29 @@ QNEXT_ARITHMETIC(roof_f32_avx2, "avx2,fma", __m256, _mm256_set1_ps(0.5f), QNEXT_
 QNEXT_ARITHMETIC(roof_f32_scalar, "sse2", __m128, _mm_set1_ps(0.5f), QNEXT_F32_128)
 QNEXT_ARITHMETIC(roof_int8_avx512, "avx512f,avx512vnni", __m512i, _mm512_set1_epi8(1), QNEXT_I8_512)
 QNEXT_ARITHMETIC(roof_int8_avx2, "avx2", __m256i, _mm256_set1_epi8(1), QNEXT_I8_256)
+QNEXT_ARITHMETIC(roof_bf16_avx512, "avx512f,avx512bf16", __m512, _mm512_set1_ps(0.5f), QNEXT_BF16_512)
+
+double roof_bf16_amx(int64_t rounds) {
+  alignas(64) uint8_t config[64] = {1};  // palette 1, all tiles of 16 rows of 64 bytes
+  for (int t = 0; t < 8; ++t) {
+    config[16 + 2 * t] = 64;
+    config[48 + t] = 16;
+  }
+  alignas(64) float sums[16][16] = {};
+  __asm__ volatile("ldtilecfg %0" : : "m"(config));
+  __asm__ volatile(
+      "tilezero %tmm0\n\ttilezero %tmm1\n\ttilezero %tmm2\n\ttilezero %tmm3\n\t"
+      "tilezero %tmm4\n\ttilezero %tmm5\n\ttilezero %tmm6\n\ttilezero %tmm7");
+  for (int64_t r = 0; r < rounds; ++r) {
+    // Six chains, each twice.
+    for (int twice = 0; twice < kRoofChains / 6; ++twice) {
+      __asm__ volatile(
+          "tdpbf16ps %tmm7, %tmm6, %tmm0\n\ttdpbf16ps %tmm7, %tmm6, %tmm1\n\ttdpbf16ps %tmm7, %tmm6, %tmm2\n\t"
+          "tdpbf16ps %tmm7, %tmm6, %tmm3\n\ttdpbf16ps %tmm7, %tmm6, %tmm4\n\ttdpbf16ps %tmm7, %tmm6, %tmm5");
+    }
+  }
+  __asm__ volatile("tilestored %%tmm0, (%0,%1,1)\n\ttilerelease" : : "r"(sums), "r"(int64_t{64}) : "memory");
+  return static_cast<double>(sums[0][0]);
+}
 
 }  // namespace qnext

@@ -13,5 +13,7 @@ double roof_f32_avx2(int64_t rounds);     ///< 8
 double roof_f32_avx512(int64_t rounds);   ///< 16
 double roof_int8_avx2(int64_t rounds);    ///< 32
 double roof_int8_avx512(int64_t rounds);  ///< 64, with VNNI
+double roof_bf16_avx512(int64_t rounds);  ///< 32, with AVX512-BF16
+double roof_bf16_amx(int64_t rounds);     ///< 8192: two tiles of 16 x 32, with AMX-BF16, whose tiles the process may use
 
 }  // namespace qnext

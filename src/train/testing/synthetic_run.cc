@@ -24,6 +24,7 @@ RunReport SyntheticRun::report() const {
           .first_step = 0,
           .batch_tokens = kBatch,
           .peak_flops = 84e9,
+          .products = "bf16 (amx)",
           .threads = 2};
 }
 
