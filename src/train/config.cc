@@ -65,7 +65,7 @@ constexpr Key kKeys[] = {
      "directory of the run: checkpoints, metrics. A run that is already there goes on", true},
     {"run", "seed", Type::kInteger, "1", 0, 9e15, nullptr, "of the initial weights"},
     {"run", "threads", Type::kInteger, "0", 0, 4096, nullptr, "0: one per CPU that the process may use; changes no result"},
-    {"run", "products", Type::kText, "\"auto\"", 0, 0, "auto|f32|bf16",
+    {"run", "products", Type::kText, "\"f32\"", 0, 0, "auto|f32|bf16",
      "bf16: operands of matrix products are rounded to bf16 and summed in f32 (weights, gradients and optimiser stay f32; so do attention, "
      "DeltaNet's rule, norms, the router's choice and the loss). auto: bf16 where the CPU has instructions for it (AMX-BF16 or AVX512-BF16), "
      "else f32; bf16 on other CPUs gives about the same numbers, without the speed"},

@@ -23,7 +23,7 @@ struct TrainConfig {
   struct Run {
     std::filesystem::path output;
     int64_t seed = 1, threads = 0;
-    ProductsChoice products = ProductsChoice::kAuto;
+    ProductsChoice products = ProductsChoice::kF32;
   } run;
   struct Model {
     std::filesystem::path from, tokenizer;

@@ -69,9 +69,9 @@ TEST(TrainConfigTest, DefaultsPathsAndShape) {
   EXPECT_EQ(c.optimizer.muon_learning_rate, c.optimizer.learning_rate);
   EXPECT_EQ(c.memory.activation_bytes, int64_t{1} << 30);
   EXPECT_EQ(c.values.at("model.hidden_size"), "32");
-  EXPECT_EQ(c.run.products, ProductsChoice::kAuto);
+  EXPECT_EQ(c.run.products, ProductsChoice::kF32);
+  EXPECT_EQ(parse(with("[run]", "[run]\nproducts = \"auto\"")).run.products, ProductsChoice::kAuto);
   EXPECT_EQ(parse(with("[run]", "[run]\nproducts = \"bf16\"")).run.products, ProductsChoice::kBf16);
-  EXPECT_EQ(parse(with("[run]", "[run]\nproducts = \"f32\"")).run.products, ProductsChoice::kF32);
   expect_refused(with("[run]", "[run]\nproducts = \"f16\""), HasSubstr("run.products: expected one of: auto f32 bf16"));
   // The config.json of its checkpoints says the same shape.
   const ModelConfig stored = parse_config(c.config_json, "config.json");
