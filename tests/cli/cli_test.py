@@ -693,7 +693,7 @@ def main():
     with tempfile.TemporaryDirectory(prefix="qnext-cli-") as work:
         WORK = pathlib.Path(work)
         MODEL = tiny_model.make(WORK / "model", GOLDEN / "f32")
-        LONG = tiny_model.make(WORK / "long_model", GOLDEN / "f32", context=1 << 18)
+        LONG = tiny_model.make(WORK / "long_model", GOLDEN / "f32", context=1 << 18, endless=True)
         unittest.main(argv=[sys.argv[0], *rest])
 
 

@@ -8,6 +8,7 @@ import struct
 
 SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
 VISIBLE = ["<think>", "</think>"]
+END = [258, 256]  # <|im_end|>, <|endoftext|>
 VOCABULARY = 320  # 256 bytes, 5 added tokens, and padding rows that must never be sampled
 PATTERN = (r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+"
            r"|\s+(?!\S)|\s+")
@@ -65,8 +66,8 @@ def tokenizer():
     }
 
 
-def make(directory, golden, context=256):
-    """Writes the model into `directory`; `golden` is tests/golden/f32."""
+def make(directory, golden, context=256, endless=False):
+    """Writes the model into `directory`; `golden` is tests/golden/f32. `endless`: what ends an answer is never the likeliest."""
     golden, directory = pathlib.Path(golden), pathlib.Path(directory)
     directory.mkdir(parents=True)
     config = json.loads((golden / "config.json").read_text())
@@ -78,10 +79,13 @@ def make(directory, golden, context=256):
         dtype, (_, hidden), _ = tensors[name]
         assert dtype == "F32", dtype
         rows = array.array("f", (rng.gauss(0, 1) for _ in range(VOCABULARY * hidden)))
+        if endless and name == "lm_head.weight":
+            for token in END:
+                rows[token * hidden:(token + 1) * hidden] = array.array("f", bytes(4 * hidden))
         tensors[name] = (dtype, [VOCABULARY, hidden], rows.tobytes())
     write_safetensors(directory / "model.safetensors", tensors)
     (directory / "config.json").write_text(json.dumps(config))
     (directory / "tokenizer.json").write_text(json.dumps(tokenizer()))
     (directory / "generation_config.json").write_text(json.dumps(
-        {"do_sample": True, "temperature": 0.7, "top_k": 20, "top_p": 0.8, "eos_token_id": [258, 256]}))
+        {"do_sample": True, "temperature": 0.7, "top_k": 20, "top_p": 0.8, "eos_token_id": END}))
     return directory
