@@ -170,7 +170,7 @@ class TextAgainstReader(unittest.TestCase):
                     told = {key: value for _, key, value in found}
                 verb, key = re.search(r"What (stands beside|belongs to|goes with|comes after|comes before) (\S+)\?$", text).groups()
                 value = neighbours[key] if verb == "comes before" else told[key]
-                self.assertEqual(pieces_of(answer), {key, value}, text)
+                self.assertEqual(put_together(answer), (key, value), text)
         self.assertGreater(asked, 400)
 
     def test_ledgers(self):
@@ -263,9 +263,9 @@ class TextAgainstReader(unittest.TestCase):
         self.assertGreater(calls, 200)
 
 
-def pieces_of(answer):
-    """The two words that a sentence of an echo puts together."""
-    return set(re.fullmatch(r"(?:Beside|To|With|After|Before) (\S+) (?:stands|belongs|goes|comes) (\S+)\.", answer).groups())
+def put_together(answer):
+    """The two words that a sentence of an echo puts together, in its order."""
+    return re.fullmatch(r"(?:Beside|To|With|After|Before) (\S+) (?:stands|belongs|goes|comes) (\S+)\.", answer).groups()
 
 
 def eval_product(term):
